@@ -1,0 +1,1 @@
+"""Bytes to text with offsets: documents, archives and git trees."""

@@ -20,7 +20,7 @@ def cut(text: str, fixed: list[Cut]) -> Iterator[Cut]:
         if text[at:start].strip():
             yield from paragraphs(text, at, start)
             at = start
-        end = swallow_blank(text, end)
+        end = max(at, swallow_blank(text, end) if end > start else start)
         yield from ((a, b, kind) for a, b in split_long(text, at, end))
         at = end
     if at < len(text):
