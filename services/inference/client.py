@@ -1,0 +1,256 @@
+"""The door to the engine for everybody else: plain calls, plain errors, no torch.
+
+A stream that is closed, dropped or cancelled cancels the call, and the engine stops within one step. Make the client
+after a fork (in each Celery worker child), never before: gRPC threads do not survive one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Generic, NoReturn, TypeVar
+
+import grpc
+import structlog
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from services import errors
+from services.inference.pb import inference_pb2 as pb
+from services.inference.pb import inference_pb2_grpc
+
+Part = pb.Part
+T = TypeVar("T")
+
+# A long prefill step sends nothing, and proxies drop silent connections, so the client pings. The server must allow
+# pings as frequent as these, or it answers ENHANCE_YOUR_CALM and cuts the line: server.py takes its own options from
+# here, so that the two cannot part.
+KEEPALIVE_MS = 30_000
+CLIENT_OPTIONS: list[tuple[str, Any]] = [
+    ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+]
+SERVER_KEEPALIVE_OPTIONS: list[tuple[str, Any]] = [
+    ("grpc.keepalive_time_ms", 4 * KEEPALIVE_MS),  # also finds clients that vanished without a FIN
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", KEEPALIVE_MS // 2),
+    ("grpc.http2.max_ping_strikes", 0),
+]
+
+_UNARY = (
+    *("Describe", "CountTokens", "OpenSession", "DescribeSession", "ListSessions"),
+    *("DeleteSession", "ForkSession", "RewindSession", "BookmarkSession", "Score"),
+)
+_SERVICE_CONFIG = json.dumps(
+    {
+        "methodConfig": [
+            {
+                "name": [{"service": "shiori.inference.v1.Inference", "method": method} for method in _UNARY],
+                "retryPolicy": {  # an engine that restarts is away for a few seconds; all these calls are idempotent
+                    "maxAttempts": 5,
+                    "initialBackoff": "0.3s",
+                    "maxBackoff": "3s",
+                    "backoffMultiplier": 2,
+                    "retryableStatusCodes": ["UNAVAILABLE"],
+                },
+            }
+        ]
+    }
+)
+_TEXT_LIMIT = 512 * 1024  # characters of one text part; at most 2 MiB of UTF-8, and a message takes 4 MiB
+
+
+def text(value: str) -> Part:
+    return Part(text=value)
+
+
+def special(name: str) -> Part:
+    return Part(special=name)
+
+
+def tokens(ids: Iterable[int]) -> Part:
+    return Part(tokens=pb.TokenIds(ids=ids))
+
+
+class Stream(Generic[T]):
+    """Messages of one call. `close()` (also from another thread), leaving `with`, or dropping it cancels the call."""
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+
+    def __iter__(self) -> Iterator[T]:
+        return self
+
+    def __next__(self) -> T:
+        try:
+            return next(self._call)
+        except grpc.RpcError as error:
+            _raise(error)
+
+    def close(self) -> None:
+        self._call.cancel()
+
+    def __enter__(self) -> Stream[T]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class InferenceClient:
+    def __init__(self, address: str, tenant: str = "default", *, timeout: float = 30.0) -> None:
+        options = [*CLIENT_OPTIONS, ("grpc.service_config", _SERVICE_CONFIG), ("grpc.enable_retries", 1)]
+        self._channel = grpc.insecure_channel(address, options=options)
+        self._stub = inference_pb2_grpc.InferenceStub(self._channel)
+        self._tenant = tenant
+        self._timeout = timeout
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def __enter__(self) -> InferenceClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def describe(self) -> pb.DescribeReply:
+        return self._unary(self._stub.Describe, pb.DescribeRequest())
+
+    def count_tokens(self, parts: Iterable[Part]) -> int:
+        """Counted a part at a time: a source is larger than one message may be."""
+        requests = (pb.CountTokensRequest(parts=[piece]) for piece in _pieces(parts))
+        return sum(self._unary(self._stub.CountTokens, request).tokens for request in requests)
+
+    def open_session(self, session_id: str) -> pb.Session:
+        return self._unary(self._stub.OpenSession, pb.OpenSessionRequest(session_id=session_id))
+
+    def describe_session(self, session_id: str) -> pb.Session:
+        return self._unary(self._stub.DescribeSession, pb.SessionRequest(session_id=session_id))
+
+    def list_sessions(self, limit: int = 100, after: str = "") -> list[pb.Session]:
+        reply = self._unary(self._stub.ListSessions, pb.ListSessionsRequest(limit=limit, after=after))
+        return list(reply.sessions)
+
+    def delete_session(self, session_id: str) -> int:
+        """The bytes that were freed."""
+        return self._unary(self._stub.DeleteSession, pb.SessionRequest(session_id=session_id)).freed_bytes
+
+    def fork_session(self, session_id: str, new_session_id: str, bookmark: str = "") -> pb.Session:
+        request = pb.ForkSessionRequest(session_id=session_id, new_session_id=new_session_id, bookmark=bookmark)
+        return self._unary(self._stub.ForkSession, request)
+
+    def rewind_session(self, session_id: str, bookmark: str) -> pb.Session:
+        return self._unary(self._stub.RewindSession, pb.RewindSessionRequest(session_id=session_id, bookmark=bookmark))
+
+    def bookmark_session(self, session_id: str, name: str) -> pb.Bookmark:
+        return self._unary(self._stub.BookmarkSession, pb.BookmarkSessionRequest(session_id=session_id, name=name))
+
+    def read(
+        self,
+        session_id: str,
+        parts: Iterable[Part],
+        *,
+        bookmark: str = "",
+        segment: str = "",
+        expected_digest: str = "",
+        timeout: float | None = None,
+    ) -> Stream[pb.ReadProgress]:
+        header = pb.ReadHeader(
+            session_id=session_id, expected_digest=expected_digest, bookmark=bookmark, segment=segment
+        )
+        return Stream(self._stub.Read(_read_requests(header, parts), timeout=timeout, metadata=self._metadata()))
+
+    def generate(
+        self,
+        session_id: str,
+        prompt: Iterable[Part],
+        *,
+        keep: bool = False,
+        bookmark: str = "",
+        forced: Iterable[Part] = (),
+        expected_digest: str = "",
+        timeout: float | None = 600.0,
+        **sampling: Any,
+    ) -> Stream[pb.GenerateChunk]:
+        """`sampling` takes the fields of pb.Sampling: temperature, top_p, top_k, seed, max_tokens, stop, …"""
+        request = pb.GenerateRequest(
+            session_id=session_id,
+            expected_digest=expected_digest,
+            prompt=_pieces(prompt),
+            sampling=pb.Sampling(**sampling),
+            keep=keep,
+            bookmark=bookmark,
+            forced=forced,
+        )
+        return Stream(self._stub.Generate(request, timeout=timeout, metadata=self._metadata()))
+
+    def score(
+        self,
+        session_id: str,
+        prompt: Iterable[Part],
+        continuation: Iterable[Part],
+        *,
+        timeout: float | None = None,
+    ) -> pb.ScoreReply:
+        request = pb.ScoreRequest(session_id=session_id, prompt=_pieces(prompt), continuation=_pieces(continuation))
+        return self._unary(self._stub.Score, request, timeout or max(self._timeout, 120.0))
+
+    def _unary(self, method: Callable[..., Any], request: Any, timeout: float | None = None) -> Any:
+        try:
+            return method(request, timeout=timeout or self._timeout, metadata=self._metadata())
+        except grpc.RpcError as error:
+            _raise(error)
+
+    def _metadata(self) -> list[tuple[str, str]]:
+        metadata = [("x-shiori-tenant", self._tenant)]
+        request_id = structlog.contextvars.get_contextvars().get("request_id")
+        return [*metadata, ("x-request-id", str(request_id))] if request_id else metadata
+
+
+def _read_requests(header: pb.ReadHeader, parts: Iterable[Part]) -> Iterator[pb.ReadRequest]:
+    yield pb.ReadRequest(header=header)
+    for piece in _pieces(parts):
+        yield pb.ReadRequest(part=piece)
+
+
+def _pieces(parts: Iterable[Part]) -> Iterator[Part]:
+    """Cuts texts that no message could carry, always at the same places: where a text is cut decides its tokens."""
+    for part in parts:
+        value = part.text
+        while len(value) > _TEXT_LIMIT:
+            cut = value.rfind("\n", 0, _TEXT_LIMIT) + 1 or _TEXT_LIMIT
+            yield text(value[:cut])
+            value = value[cut:]
+        yield text(value) if part.WhichOneof("kind") == "text" else part
+
+
+def _raise(error: Any) -> NoReturn:
+    """The services' own error; `extra` holds the engine's reason and numbers, `retry_after` when to come again."""
+    extra, retry_after = _rich_details(error)
+    kind = errors.from_grpc(error.code().name, error.details() or "", retry_after)
+    if extra.get("reason") == "SESSION_BUSY":
+        kind = errors.Conflict(kind.detail, code="session_busy")
+    kind.extra.update(extra)
+    raise kind from error
+
+
+def _rich_details(error: Any) -> tuple[dict[str, str], float | None]:
+    extra: dict[str, str] = {}
+    retry_after = None
+    status = rpc_status.from_call(error)
+    for detail in status.details if status else ():
+        info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+        if detail.Unpack(info):
+            extra.update(info.metadata, reason=info.reason)
+        elif detail.Unpack(retry):
+            retry_after = retry.retry_delay.ToTimedelta().total_seconds()
+    return extra, retry_after
