@@ -25,7 +25,7 @@ find_python() {
 has_gpu() { [ "${SHIORI_CPU:-}" != 1 ] && have nvidia-smi && nvidia-smi -L 2>/dev/null | grep -q GPU; }
 
 python_stamp() {
-  { cat pyproject.toml constraints.txt scripts/setup.sh; echo "$EXTRAS"; has_gpu && echo gpu; } | sha256sum | cut -c1-32
+  { cat pyproject.toml constraints.txt scripts/setup.sh; echo "$EXTRAS"; if has_gpu; then echo gpu; fi; } | sha256sum | cut -c1-32
 }
 
 make_venv() {
@@ -55,7 +55,7 @@ install() {  # install ARGS…: uv when it is there (24 s), else pip (minutes)
 
 get_uv() {
   [ -x "$VENV/bin/uv" ] && return
-  "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check uv ||
+  "$VENV/bin/python" -m pip install -qqq --disable-pip-version-check uv ||
     say "uv could not be installed: going on with pip, which takes some minutes longer"
 }
 
