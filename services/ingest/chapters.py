@@ -41,7 +41,11 @@ def find_chapters(text: str) -> list[Heading]:
     first, last = body_of(text)
     lines = [line for line in short_lines(text) if first <= line.start < last]
     found = drop_contents(text, choose(lines), last)
-    return found + ([Heading("Back matter", 1, last, footer_end(text, last))] if last < len(text) else [])
+    return found + back_matter(text, last, min((h.level for h in found), default=1))
+
+
+def back_matter(text: str, start: int, level: int) -> list[Heading]:
+    return [Heading("Back matter", level, start, footer_end(text, start))] if start < len(text) else []
 
 
 def body_of(text: str) -> tuple[int, int]:

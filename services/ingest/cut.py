@@ -1,4 +1,4 @@
-"""Text to block spans: paragraphs of at most ~1,500 characters, longer ones cut at sentences, then words, then anywhere."""
+"""Text to block spans: paragraphs of at most ~1,500 characters, cut at sentences if longer."""
 
 import re
 from collections.abc import Iterator

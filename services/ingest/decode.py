@@ -29,10 +29,8 @@ def to_text(data: bytes, name: str, limits: Limits = LIMITS) -> str:
 
 def check_size(size: int, name: str, limits: Limits = LIMITS) -> None:
     if size > limits.text_bytes:
-        raise IngestError(
-            "too_large",
-            f"{name} has {size >> 20} MiB of text; the limit is {limits.text_bytes >> 20} MiB. Split it and upload the parts.",
-        )
+        most = f"the limit is {limits.text_bytes >> 20} MiB"
+        raise IngestError("too_large", f"{name} has {size >> 20} MiB of text; {most}. Split it and upload the parts.")
 
 
 def normalise(text: str) -> str:
@@ -50,9 +48,10 @@ def decode(data: bytes, name: str) -> str:
     try:
         return data.decode(encoding)
     except UnicodeDecodeError as error:
-        raise IngestError(
-            "bad_encoding", f"{name} breaks its encoding ({encoding}) at byte {error.start}. Save it as UTF-8 and retry."
-        ) from None
+        message = (
+            f"{name} breaks its encoding ({encoding}) at byte {error.start}. Save it as UTF-8 and upload it again."
+        )
+        raise IngestError("bad_encoding", message) from None
 
 
 def encoding_of(data: bytes) -> str | None:

@@ -1,5 +1,6 @@
 """Headings to an outline whose level-1 entries tile the text and whose deeper entries nest."""
 
+import re
 from collections import Counter
 
 from services.ingest.cut import GAP
@@ -9,10 +10,11 @@ from services.ingest.types import Chapter, Span
 FRONT_CHARS = 800  # text before the first heading that is worth an entry of its own
 PART_CHARS = 30_000  # about 5,000 words
 MOST_ENTRIES = 5_000
+HOLDS_CHAPTERS = re.compile(r"(?i)(part|book|volume|act)\b")
 
 
 def outline_of(draft: Draft, lines: Lines) -> list[Chapter]:
-    headings = regular(draft.headings if draft.marks is None else draft.marks)
+    headings = regular(draft.headings if draft.marks is None else draft.marks, len(draft.text))
     if not headings:
         return [entry(draft, lines, f"Part {n}", 1, span) for n, span in enumerate(part_spans(draft.text), 1)]
     headings = with_front(draft.text, headings)
@@ -24,7 +26,7 @@ def entry(draft: Draft, lines: Lines, title: str, level: int, char: Span) -> Cha
     return Chapter(title, level, char, lines.span(char), page_at(draft.page_starts, char[0]))
 
 
-def regular(headings: list[Heading]) -> list[Heading]:
+def regular(headings: list[Heading], size: int) -> list[Heading]:
     """In order, few enough, without the document's own title, levels from 1 without holes."""
     headings = drop_title(few(sorted(headings, key=lambda h: h.start)))
     ranks = {level: n for n, level in enumerate(sorted({h.level for h in headings}), 1)}
@@ -32,7 +34,21 @@ def regular(headings: list[Heading]) -> list[Heading]:
     for h in headings:
         deepest = out[-1].level + 1 if out else 1
         out.append(Heading(h.title, min(ranks[h.level], deepest), h.start, h.end))
-    return out
+    return unwrap(out, size)
+
+
+def unwrap(headings: list[Heading], size: int) -> list[Heading]:
+    """An entry around most of the text (a half title, a site's name) gives its place to the chapters in it."""
+    for n, (h, end) in enumerate(zip(headings, ends_of(headings, size), strict=True)):
+        inner = [k for k in headings[n + 1 :] if k.start < end]
+        wraps = h.level == 1 and end - h.start > 0.6 * size and not HOLDS_CHAPTERS.match(h.title)
+        if wraps and sum(k.level == 2 for k in inner) >= 2:
+            raised = [Heading(k.title, k.level - 1, k.start, k.end) for k in inner]
+            if raised[0].start - h.start < FRONT_CHARS:
+                raised[0] = Heading(raised[0].title, 1, h.start, raised[0].end)
+                return unwrap([*headings[:n], *raised, *headings[n + 1 + len(inner) :]], size)
+            return unwrap([*headings[: n + 1], *raised, *headings[n + 1 + len(inner) :]], size)
+    return headings
 
 
 def drop_title(headings: list[Heading]) -> list[Heading]:

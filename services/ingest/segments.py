@@ -1,20 +1,19 @@
 """The list of what is read one after another: chapters of a document, files of a repository, none too long."""
 
-import re
 from bisect import bisect_left
 from dataclasses import replace
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
+from services.ingest.outline import FRONT_CHARS, HOLDS_CHAPTERS
 from services.ingest.types import Block, Chapter, Parsed
 
 LONGEST_WORDS = 8_000
 CHARS_PER_WORD = 8  # a floor for text without spaces
-HOLDS_CHAPTERS = re.compile(r"(?i)(part|book|volume|act)\b")
 
 
 def segments(parsed: Parsed, longest: int = LONGEST_WORDS) -> list[Chapter]:
     """Level-1 chapters that tile the text; parts and long ones opened into what they hold, the rest split evenly."""
-    chapters = [c for c in opened(parsed.outline, parsed.blocks, longest)]
+    chapters = opened(parsed.outline, parsed.blocks, longest)
     starts = [b.char[0] for b in parsed.blocks]
     out: list[Chapter] = []
     for chapter in chapters:
@@ -56,8 +55,11 @@ def groups(entries: list[Chapter], level: int) -> list[tuple[Chapter, list[Chapt
 
 
 def joined(parent: Chapter, inner: list[Chapter]) -> list[Chapter]:
-    """The first section reaches back to where its parent begins."""
+    """What stands before the first section: a piece of its own, or the beginning of that section when short."""
     first = inner[0]
+    if first.char[0] - parent.char[0] >= FRONT_CHARS:
+        char, line = (parent.char[0], first.char[0]), (parent.line[0], max(parent.line[0], first.line[0] - 1))
+        return [replace(parent, level=1, char=char, line=line), *inner]
     char, line = (parent.char[0], first.char[1]), (parent.line[0], first.line[1])
     return [replace(first, char=char, line=line, page=parent.page), *inner[1:]]
 
@@ -70,7 +72,7 @@ def split(chapter: Chapter, blocks: list[Block], longest: int) -> list[Chapter]:
     sums = list(accumulate(weights))
     cuts = sorted({bisect_left(sums, sums[-1] * n // parts) + 1 for n in range(1, parts)})
     edges = [0, *(c for c in cuts if c < len(blocks)), len(blocks)]
-    pieces = [blocks[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    pieces = [blocks[a:b] for a, b in pairwise(edges)]
     return [part(chapter, n, piece) for n, piece in enumerate(pieces, 1)]
 
 
