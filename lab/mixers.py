@@ -1,0 +1,51 @@
+"""The two operations that look back along a sequence: on a GPU by fla and flash attention, elsewhere by definition."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def remember(q: Tensor, k: Tensor, v: Tensor, decay: Tensor, beta: Tensor, a_log: Tensor, dt_bias: Tensor, row) -> Tensor:
+    """Kimi delta attention over every sequence of the row; q, k, v, decay [N, H, D], beta [N, H]."""
+    if not q.is_cuda:
+        return remember_by_definition(q, k, v, decay, beta, a_log, dt_bias, row)
+    from fla.ops.kda import chunk_kda
+
+    one = lambda x: x[None]
+    o, _ = chunk_kda(
+        one(q), one(k), one(v), one(decay), one(beta), use_qk_l2norm_in_kernel=True, use_gate_in_kernel=True,
+        A_log=a_log, dt_bias=dt_bias, cu_seqlens=row.ends,
+    )
+    return o[0]
+
+
+def remember_by_definition(q, k, v, decay, beta, a_log, dt_bias, row) -> Tensor:
+    """Token by token, fp32: decay, write the error, read."""
+    unit = lambda x: x.float() * torch.rsqrt(x.float().square().sum(-1, keepdim=True) + 1e-6)
+    g = -a_log.exp()[:, None] * F.softplus(decay.float() + dt_bias.view(decay.shape[1:]))
+    q, k, v = unit(q) * q.shape[-1] ** -0.5, unit(k), v.float()
+    outputs = []
+    for t in range(len(q)):
+        if t == 0 or row.place[t] == 0:
+            state = q.new_zeros(q.shape[1], q.shape[2], v.shape[2], dtype=torch.float32)
+        state = state * g[t].exp()[..., None]
+        error = beta[t][:, None] * (v[t] - torch.einsum("hk,hkv->hv", k[t], state))
+        state = state + k[t][..., None] * error[:, None]
+        outputs.append(torch.einsum("hk,hkv->hv", q[t], state))
+    return torch.stack(outputs).to(decay.dtype)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, row) -> Tensor:
+    """Causal softmax attention within every sequence of the row; q, k, v [N, H, D]."""
+    if not q.is_cuda:
+        return attend_by_definition(q, k, v, row)
+    ends = row.ends.int()
+    return torch.ops.aten._flash_attention_forward(q, k, v, ends, ends, row.longest, row.longest, 0.0, True, False)[0]
+
+
+def attend_by_definition(q: Tensor, k: Tensor, v: Tensor, row) -> Tensor:
+    outputs = []
+    for start, end in zip(row.ends[:-1].tolist(), row.ends[1:].tolist(), strict=True):
+        part = [x[start:end].transpose(0, 1)[None] for x in (q, k, v)]
+        outputs.append(F.scaled_dot_product_attention(*part, is_causal=True)[0].transpose(0, 1))
+    return torch.cat(outputs)
