@@ -58,6 +58,7 @@ class ShioriError(Exception):
     def problem(self, instance: str | None = None, request_id: str | None = None) -> dict[str, Any]:
         """The RFC 9457 body of this error."""
         return {
+            **self.extra,
             "type": DOCS + self.code,
             "title": self.title,
             "status": self.status,
@@ -67,7 +68,6 @@ class ShioriError(Exception):
             "request_id": request_id,
             "retryable": self.retryable,
             "errors": self.errors,
-            **self.extra,
         }
 
 
