@@ -18,8 +18,8 @@ from services.ingest.types import LIMITS, IngestError, Limits
 PARSER = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, recover=True, huge_tree=False)
 EMPTY = re.compile(r"<(?!br\b|hr\b|img\b|meta\b|link\b|input\b|col\b)([a-zA-Z][\w:-]*)(\s[^<>]*)?/>")
 MATTER = re.compile(
-    r"(?i)(title ?page|half ?title( ?page)?|cover( page)?|imprint|(un)?copyright( page| notice)?|colophon|dedication|epigraph|"
-    r"(table of )?contents|list of illustrations|also by.*|about the (author|publisher).*)$"
+    r"(?i)(title ?page|half ?title( ?page)?|cover( page)?|imprint|(un)?copyright( page| notice)?|colophon|"
+    r"dedication|epigraph|(table of )?contents|list of illustrations|also by.*|about the (author|publisher).*)$"
 )
 THIN = 800
 

@@ -11,12 +11,11 @@ from services.ingest.draft import Draft, Heading
 from services.ingest.plain import GUTENBERG_TITLE, stem
 from services.ingest.types import IngestError
 
-SKIP = set(
-    ["head", "script", "style", "nav", "template", "noscript", "svg", "iframe", "object", "embed", "audio", "video", "canvas", "map", "form", "button", "select", "textarea", "input", "dialog", "menu", "rp", "rt"]
-)
-BLOCK = set(
-    ["html", "body", "p", "div", "section", "article", "main", "header", "footer", "aside", "address", "blockquote", "center", "figure", "figcaption", "details", "summary", "ul", "ol", "dl", "li", "dt", "dd", "table", "caption", "thead", "tbody", "tfoot", "tr", "pre", "hr", "hgroup", "h1", "h2", "h3", "h4", "h5", "h6", "fieldset", "legend", "form"]
-)
+UNREAD = """head script style nav template noscript svg iframe object embed audio video canvas map button select
+    textarea input dialog menu rp rt"""
+BLOCKS = """html body p div section article main header footer aside address blockquote center figure figcaption details
+    summary ul ol dl li dt dd table caption thead tbody tfoot tr pre hr hgroup h1 h2 h3 h4 h5 h6 fieldset legend form"""
+SKIP, BLOCK = set(UNREAD.split()), set(BLOCKS.split())
 CLOSE = {"li", "dt", "dd", "tr", "thead", "tbody", "tfoot"}  # set apart by one newline, not by an empty line
 HEADINGS = {f"h{n}": n for n in range(1, 7)}
 SPACES = re.compile(r"[ \t\n\r\f\xa0]+")

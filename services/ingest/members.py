@@ -1,4 +1,4 @@
-"""Reading members of a zip within bounds: what is unpacked is counted while unpacking, declared sizes are not trusted."""
+"""Members of a zip within bounds: bytes are counted while unpacking, declared sizes are not trusted."""
 
 import io
 import zipfile
