@@ -3,7 +3,9 @@
 `services.inference.client.InferenceClient` fits `Model`; so does the twin in tests/agent.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -11,17 +13,16 @@ from services.inference.pb.inference_pb2 import Part
 
 
 class Model(Protocol):
-    def describe(self) -> Any: ...
+    def count_tokens(self, parts: Iterable[Part]) -> int: ...
     def describe_session(self, session_id: str) -> Any: ...
     def open_session(self, session_id: str) -> Any: ...
     def delete_session(self, session_id: str) -> Any: ...
-    def fork_session(self, session_id: str, new_id: str, bookmark: str = "") -> Any: ...
-    def rewind_session(self, session_id: str, bookmark: str) -> Any: ...
+    def fork_session(self, session_id: str, new_session_id: str, bookmark: str = "") -> Any: ...
     def read(self, session_id: str, parts: Iterable[Part], *, bookmark: str = "", segment: str = "",
-             expected_digest: str = "", timeout: float | None = None) -> Iterator[Any]: ...  # fmt: skip
-    def generate(self, session_id: str, prompt: list[Part], *, keep: bool = False, bookmark: str = "",
-                 forced: Sequence[Part] = (), timeout: float | None = None, **sampling: Any) -> Iterator[Any]: ...  # fmt: skip
-    def score(self, session_id: str, prompt: list[Part], continuation: list[Part]) -> Any: ...
+             expected_digest: str = "", timeout: float | None = None) -> Any: ...  # fmt: skip
+    def generate(self, session_id: str, prompt: Iterable[Part], *, keep: bool = False, bookmark: str = "",
+                 forced: Iterable[Part] = (), expected_digest: str = "", timeout: float | None = 600.0,
+                 **sampling: Any) -> Any: ...  # fmt: skip
 
 
 def text(words: str) -> Part:
@@ -34,7 +35,7 @@ def special(name: str) -> Part:
 
 @dataclass
 class Said:
-    """One generation, taken apart: the stretches between <|quote|> and <|/quote|>, or none."""
+    """One generation, taken apart: the stretches between `<|quote|>` and `<|/quote|>`, or none."""
 
     quotes: list[str] = field(default_factory=list)
     none: bool = False
@@ -42,24 +43,42 @@ class Said:
     usage: dict[str, int] = field(default_factory=dict)
     timing: dict[str, float] = field(default_factory=dict)
 
+    def first_probability(self) -> float:
+        """Of the first token, which decides between a quote and none; 1 where it is not known."""
+        return math.exp(self.logprobs[0]) if self.logprobs else 1.0
+
+    def mean_probability(self) -> float:
+        """Geometric, over the tokens."""
+        return math.exp(sum(self.logprobs) / len(self.logprobs)) if self.logprobs else 1.0
+
 
 COUNTS = ("prompt_tokens", "read_tokens", "resumed_tokens", "completion_tokens")
 TIMES = ("restore_ms", "read_ms", "decode_ms", "first_token_ms")
 
 
-def listen(chunks: Iterable[Any], inside: bool = False) -> Said:
-    """`inside`: the quote was opened by force, whether or not the engine echoes it."""
-    said, words = Said(), [""] if inside else []
+def say(model: Model, session_id: str, prompt: Sequence[Part], max_tokens: int, quoting: bool = False) -> Said:
+    """What the model says to the prompt, most likely first; the session stays as it is. `quoting`: it must quote."""
+    forced = [special("quote")] if quoting else []
+    stream = model.generate(
+        session_id, list(prompt), forced=forced, temperature=0.0, max_tokens=max_tokens, logprobs=True
+    )
+    with closing(stream):
+        return listen(stream, quoting)
+
+
+def listen(chunks: Iterable[Any], opened: bool = False) -> Said:
+    """`opened`: the first quote was opened by force, whether or not the engine echoes it."""
+    said, words, inside = Said(), [""] if opened else [], opened
     for chunk in chunks:
         said.logprobs += chunk.logprobs
-        if chunk.text and words:
+        if inside and chunk.text:
             words[-1] += chunk.text
-        if chunk.special == "quote" and words != [""]:
-            words.append("")
-        elif chunk.special == "none":
-            said.none = True
+        if chunk.special == "quote":
+            words += [""] if words != [""] else []
+        inside = (inside or chunk.special == "quote") and chunk.special != "/quote"
+        said.none |= chunk.special == "none"
         if chunk.finish_reason:
-            said.usage = {name: getattr(chunk.usage, name) for name in COUNTS}
-            said.timing = {name: getattr(chunk.usage, name) for name in TIMES}
+            said.usage = {name: int(getattr(chunk.usage, name)) for name in COUNTS}
+            said.timing = {name: float(getattr(chunk.usage, name)) for name in TIMES}
     said.quotes = [w for w in words if w.strip()]
     return said

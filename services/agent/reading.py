@@ -1,12 +1,122 @@
-from collections.abc import Sequence
+"""Sources into engine sessions: one Read per chapter or file, a bookmark behind each, resumed from the last one."""
 
-from services.agent.model import Model
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from typing import Any
+
+from services import errors
+from services.agent.model import Model, special, text
 from services.agent.types import Emit, ReadingResult, SourceView, silent
+from services.inference.pb.inference_pb2 import Part
+from services.ingest.segments import segments
+from services.ingest.types import Chapter
 
 
 def read_source(model: Model, view: SourceView, session_id: str, emit: Emit = silent, start: int = 0) -> ReadingResult:
-    raise NotImplementedError
+    """Reads what the session has not read yet. Call it again after a failure: what was saved is not read twice.
+
+    `start` is what the library believes is done; the engine's bookmarks are the truth and may be ahead or behind.
+    """
+    began = time.monotonic()
+    todo = segments(view)  # type: ignore[arg-type]  # it looks at outline and blocks only
+    session = model.open_session(session_id)
+    done = segments_done(session, todo, view)
+    if done != start:
+        emit("reading.resumed", {"segments_done": done, "expected": start})
+    progress = Progress(model.count_tokens([text(view.text)]), session.head.position, emit)
+    digest = session.head.digest
+    for n in range(done, len(todo)):
+        digest = read_segment(model, view, session_id, todo, n, digest, progress)
+    last = model.describe_session(session_id)
+    seconds, count, head = time.monotonic() - began, len(todo), last.head
+    return ReadingResult(
+        session_id, head.digest, head.position, count, count, seconds, last.saved_bytes, last.fingerprint
+    )
+
+
+def segments_done(session: Any, todo: Sequence[Chapter], view: SourceView) -> int:
+    """How many of the first segments the engine has a bookmark behind."""
+    names = {b.name for b in session.bookmarks}
+    return next((n for n, segment in enumerate(todo) if bookmark_of(view, segment) not in names), len(todo))
+
+
+def bookmark_of(view: SourceView, segment: Chapter) -> str:
+    """Names the head at a place of a source: how many of its characters were read."""
+    return f"{view.id}@{segment.char[1]}"
+
+
+def bookmark_at(view: SourceView, char: int) -> str | None:
+    """The bookmark behind `char`, if a segment ends just there."""
+    ends = {segment.char[1]: segment for segment in segments(view)}  # type: ignore[arg-type]
+    return bookmark_of(view, ends[char]) if char in ends else None
+
+
+def read_segment(
+    model: Model, view: SourceView, session_id: str, todo: Sequence[Chapter], n: int, digest: str, progress: "Progress"
+) -> str:
+    """The digest of the head behind it."""
+    parts, name, title = parts_of(view, todo[n]), bookmark_of(view, todo[n]), todo[n].title
+    with closing(model.read(session_id, parts, bookmark=name, segment=title[:200], expected_digest=digest)) as stream:
+        for message in stream:
+            progress.tell(message, title, n, len(todo))
+            if message.done:
+                return message.head.digest
+    raise errors.EngineUnavailable("The engine closed the reading before it was saved.")
+
+
+def parts_of(view: SourceView, segment: Chapter) -> list[Part]:
+    """`<|doc|>` before a document, once; `<|file|>` and the path before a file, once."""
+    a, b = segment.char
+    body = view.text[a:b]
+    if view.kind != "repository":
+        return [special("doc"), text(body)] if a == 0 else [text(body)]
+    goes_on = any(f.char[0] < a < f.char[1] for f in view.files)
+    return [text(body)] if goes_on else [special("file"), text(f"{segment.path or segment.title}\n{body}")]
+
+
+class Progress:
+    """Tokens read of all, tokens a second and seconds to go, told to `emit`."""
+
+    def __init__(self, total: int, position: int, emit: Emit):
+        self.total, self.start, self.emit, self.began = total, position, emit, time.monotonic()
+
+    def tell(self, message: Any, title: str, n: int, segments_total: int) -> None:
+        position = int(message.position)
+        total = max(self.total, position)
+        rate = (position - self.start) / max(time.monotonic() - self.began, 1e-3)
+        where = {"title": title, "segments_done": n + bool(message.done), "segments_total": segments_total}
+        pace = {"rate": round(rate, 1), "eta_s": round((total - position) / rate, 1) if rate > 0 else None}
+        counts = {"done": position, "total": total, "durable": int(message.durable_position)}
+        self.emit("reading.progress", {"phase": "reading", **where, **counts, **pace})
 
 
 def open_session(model: Model, views: Sequence[SourceView], session_id: str, emit: Emit = silent) -> None:
-    raise NotImplementedError
+    """Makes the user's session if it is not there: a fork of the first source's reading that reads the other sources.
+
+    It is built under another name and appears whole, so a session that exists has read everything.
+    """
+    try:
+        model.describe_session(session_id)
+        return
+    except errors.NotFound:
+        pass
+    read = [view for view in views if view.engine_session]
+    if not read:
+        model.open_session(session_id)
+    elif len(read) == 1:
+        model.fork_session(read[0].engine_session or "", session_id)
+    else:
+        read_together(model, read, session_id, emit)
+
+
+def read_together(model: Model, views: Sequence[SourceView], session_id: str, emit: Emit) -> None:
+    building = f"{session_id}.building"
+    try:
+        model.describe_session(building)
+    except errors.NotFound:
+        model.fork_session(views[0].engine_session or "", building)
+    for view in views[1:]:
+        read_source(model, view, building, emit)
+    model.fork_session(building, session_id)
+    model.delete_session(building)

@@ -1,0 +1,108 @@
+"""Which definition does a question mean? BM25 over symbols, then the model names the line, then the line is checked.
+
+A symbol's row holds its name (four times, split into words), its parents and path, and its code, identifiers split.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from services.agent.prompts import find_turn
+from services.agent.quotes import quote
+from services.agent.retrieve import index_of
+from services.agent.types import Answer, Hit, Origin, SourceView
+from services.inference.pb.inference_pb2 import Part
+from services.ingest.types import Block, Symbol
+
+CANDIDATES = 6
+SHOWN_LINES = 24  # of a candidate's code in the prompt
+SHOWN_BUDGET = 3_000  # characters of all candidates together
+ROW_CHARS = 4_000  # of a symbol's code that are indexed
+NAME_WEIGHT = 4
+NAMES_SYMBOL = 2.0  # score factor for a symbol that the question names letter for letter
+WORDS = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+|[^\W\d_]+")
+IDENTIFIER = re.compile(r"[^\W\d]\w*")
+DECORATION = re.compile(r"\s*(@|#\[|//|/\*|\*|#(?!define))")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    view: SourceView
+    symbol: Symbol
+    score: float
+
+    def code(self) -> str:
+        return self.view.text[slice(*self.symbol.char)]
+
+    def offset(self) -> int:
+        """Where the definition's line begins inside the code: behind decorators, attributes, comments."""
+        at = 0
+        for line in self.code().splitlines(keepends=True):
+            if re.search(rf"\b{re.escape(self.symbol.name)}\b", line) and not DECORATION.match(line):
+                return at
+            at += len(line)
+        return 0
+
+    def definition(self) -> str:
+        """The line that defines it, stripped."""
+        return self.code()[self.offset() :].split("\n", 1)[0].strip()
+
+    def line(self) -> int:
+        return self.symbol.line[0] + self.code().count("\n", 0, self.offset())
+
+    def hit(self) -> Hit:
+        s = self.symbol
+        return Hit(Block(0, "code", self.code(), s.char, s.line, None, s.path), self.view.id, self.score)
+
+
+def split(identifier: str) -> str:
+    """`readHTTPHeader`, `read_http_header` → `read HTTP Header`."""
+    return " ".join(WORDS.findall(identifier))
+
+
+def row(view: SourceView, symbol: Symbol) -> str:
+    code = view.text[symbol.char[0] : min(symbol.char[1], symbol.char[0] + ROW_CHARS)]
+    name = f"{split(symbol.name)} {symbol.name} "
+    return f"{name * NAME_WEIGHT}{split(symbol.parent or '')} {split(symbol.path)} {split(code)}"
+
+
+def candidates(views: Sequence[SourceView], question: str, limit: int = CANDIDATES) -> list[Candidate]:
+    """Symbols nearest to the question, best first."""
+    pairs = [(view, symbol) for view in views for symbol in view.symbols]
+    if not pairs:
+        return []
+    asked = set(IDENTIFIER.findall(question))
+    query = f"{question} {split(question)}"
+    found = index_of(tuple(row(*pair) for pair in pairs)).search(query, 4 * limit)
+    ranked = [Candidate(*pairs[n], score * (NAMES_SYMBOL if pairs[n][1].name in asked else 1)) for n, score in found]
+    return sorted(ranked, key=lambda c: -c.score)[:limit]
+
+
+def prompt(question: str, shown: Sequence[Candidate]) -> list[Part]:
+    codes: list[tuple[str, str]] = []
+    size = 0
+    for candidate in shown:
+        code = "".join(candidate.code().splitlines(keepends=True)[:SHOWN_LINES])[: SHOWN_BUDGET // 2]
+        size += len(code)
+        if not codes or size <= SHOWN_BUDGET:
+            codes.append((candidate.symbol.path, code))
+    return find_turn(question, codes)
+
+
+def chosen(quotes: Sequence[str], shown: Sequence[Candidate]) -> Candidate | None:
+    """The candidate whose line of definition the model quoted, white space aside."""
+    said = {"".join(words.split()) for words in quotes}
+    return next((c for c in shown if "".join(c.definition().split()) in said), None)
+
+
+def composed(candidate: Candidate, origin: Origin, hits: list[Hit], confirmed: bool) -> Answer:
+    """`path:line` and the line itself, quoted."""
+    start = candidate.symbol.char[0] + candidate.offset()
+    line = candidate.view.text[start:].split("\n", 1)[0]
+    start += len(line) - len(line.lstrip())
+    note = "" if confirmed else " (located, not confirmed by the model)"
+    head = f"`{candidate.symbol.path}:{candidate.line()}`{note}\n"
+    q = quote(candidate.view, (start, start + len(line.strip())))
+    span = len(head), len(head) + len(q.text)
+    cited = q.__class__(**{**vars(q), "span": span, "path": candidate.symbol.path})
+    return Answer(head + q.text, [cited], origin, {}, {}, hits, confirmed=confirmed)
