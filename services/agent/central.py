@@ -24,11 +24,10 @@ def similarities(texts: Sequence[str]) -> np.ndarray:
     column = {word: n for n, word in enumerate(w for w, count in seen.items() if count > 1)}
     rows = np.zeros((len(texts), max(1, len(column))), dtype=np.float32)
     for n, bag in enumerate(bags):
-        for word, count in bag.items():
-            if word in column:
-                rows[n, column[word]] = (1 + math.log(count)) * math.log(len(texts) / seen[word] + 1)
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    rows /= np.where(norms == 0, 1, norms)
+        weights = {w: (1 + math.log(count)) * math.log(len(texts) / seen[w] + 1) for w, count in bag.items()}
+        norm = math.sqrt(sum(weight**2 for weight in weights.values()))  # words of one text only count here
+        for word in weights.keys() & column.keys():
+            rows[n, column[word]] = weights[word] / norm
     return rows @ rows.T
 
 

@@ -1,0 +1,141 @@
+"""A question's turn against the scripted twin."""
+
+import pytest
+
+from services import errors
+from services.agent import answer, read_source
+from services.agent.answer import NOT_ANSWERED
+from tests.agent.twin import Twin, book, quoting
+
+TEXT = """## One
+
+The key to the lamp room hung on the seventh hook. Mr. Pell oiled it every Friday.
+
+## Two
+
+She paid 41 crowns for the ledger, and the ledger was green.
+"""
+QUESTION = "On which hook did the key to the lamp room hang?"
+
+
+def ready(script, text=TEXT, **more):
+    model, view = Twin(script, **more), book(text)
+    read_source(model, view, view.engine_session)
+    return model, view
+
+
+def test_the_answer_is_the_span_and_its_sentence_in_the_sources_letters():
+    model, view = ready(quoting(" The Seventh Hook"))
+    events = []
+    found = answer(model, [view], "ses_1", QUESTION, lambda *e: events.append(e), bookmark="msg_1")
+    assert found.text == "the seventh hook — “The key to the lamp room hung on the seventh hook.”"
+    (quote,) = found.quotes
+    assert quote.text == found.text[slice(*quote.span)] == view.text[slice(*quote.char)]
+    assert (quote.match, quote.chapter, quote.line, found.origin) == ("normalised", 0, (3, 3), "read")
+    assert [name for name, _ in events] == ["state.restored", "delta", "citation"]
+    assert events[0][1] == {"ms": 1.5, "tokens": 7, "source": "vault"}
+    assert found.usage["calls"] == 1 and found.timing["restore_ms"] == 1.5
+
+
+def test_the_prompt_shows_the_passages_between_the_question_twice():
+    model, view = ready(quoting("seventh"))
+    answer(model, [view], "ses_1", QUESTION)
+    session, prompt = model.generated[0]
+    assert session == "ses_1"
+    assert prompt.startswith(f"<|question|>{QUESTION}<|doc|>") and prompt.endswith(f"<|question|>{QUESTION}<|answer|>")
+    assert "seventh hook" in prompt
+
+
+def test_the_session_keeps_question_and_answer_in_one_segment_with_a_bookmark():
+    model, view = ready(quoting(" seventh hook"))
+    found = answer(model, [view], "ses_1", QUESTION, bookmark="msg_1")
+    reading = model.sessions["ses_1"]
+    kept = f"<|question|>{QUESTION}<|answer|><|quote|> seventh hook<|/quote|><|end|>"
+    assert reading.segments[-1] == kept and len(reading.segments) == 3
+    assert reading.bookmarks == {"msg_1": 3}
+    assert found.digest == reading.head().digest
+    assert len(model.sessions["src-doc_a"].segments) == 2  # the source's reading is untouched
+
+
+def test_none_is_believed_when_it_is_sure():
+    model, view = ready(lambda context: ["<|none|>", "<|end|>"])
+    found = answer(model, [view], "ses_1", "What did the lamp cost?")
+    assert (found.text, found.answered, found.quotes) == (NOT_ANSWERED, False, [])
+    assert found.evidence and all(view.text[slice(*h.block.char)] == h.block.text for h in found.evidence)
+    assert len(model.generated) == 1
+    assert model.sessions["ses_1"].segments[-1].endswith("<|none|><|end|>")
+
+
+def unsure(context):
+    return [" seventh hook", "<|/quote|>"] if context.endswith("<|quote|>") else ["<|none|>", "<|end|>"]
+
+
+def test_an_unsure_none_is_asked_again_and_must_quote():
+    model, view = ready(unsure, probability=0.6)
+    found = answer(model, [view], "ses_1", QUESTION)
+    assert found.answered and "seventh hook" in found.text and len(model.generated) == 2
+
+
+def test_a_forced_quote_that_has_nothing_to_do_with_the_question_is_not_an_answer():
+    model, view = ready(unsure, probability=0.6)
+    assert not answer(model, [view], "ses_1", "Who was the king of Spain?").answered
+
+
+def test_what_is_not_in_the_source_is_never_shown():
+    model, view = ready(quoting("the golden elephant of Samarkand"))
+    found = answer(model, [view], "ses_1", QUESTION)
+    assert found.text == NOT_ANSWERED and "elephant" not in str(found)
+    assert len(model.generated) == 2  # bounded
+
+
+def test_a_source_too_large_to_read_is_answered_from_passages_and_says_so():
+    model, view = Twin(quoting("seventh hook")), book(TEXT, session=None)
+    found = answer(model, [view], "ses_1", QUESTION)
+    assert (found.origin, found.digest) == ("retrieved", "") and found.answered
+    assert model.generated[0][0] == "" and model.sessions == {}
+
+
+def test_several_sources_are_read_one_after_another():
+    one, two = book(TEXT), book("The moon of Tarn is blue.", "doc_b", "src-doc_b")
+    model = Twin(quoting("blue"))
+    for view in (one, two):
+        read_source(model, view, view.engine_session)
+    found = answer(model, [one, two], "ses_2", "What colour is the moon of Tarn?")
+    assert found.quotes[0].source_id == "doc_b"
+    assert len(model.sessions["ses_2"].segments) == 4 and "ses_2.building" not in model.sessions
+
+
+def test_a_session_that_moved_meanwhile_is_not_written_to():
+    model, view = ready(quoting("seventh hook"))
+    answer(model, [view], "ses_1", QUESTION)
+
+    def meddle(event, data):
+        if event == "delta":
+            model.sessions["ses_1"].segments.append("somebody else")
+
+    with pytest.raises(errors.HeadMoved):
+        answer(model, [view], "ses_1", QUESTION, meddle)
+
+
+def test_cancelled_turns_leave_the_session_as_it_was():
+    model, view = ready(quoting("seventh hook"))
+    answer(model, [view], "ses_1", QUESTION)
+    before = model.sessions["ses_1"].head()
+
+    def stop(event, data):
+        raise errors.Cancelled()
+
+    with pytest.raises(errors.Cancelled):
+        answer(model, [view], "ses_1", QUESTION, stop)
+    assert model.sessions["ses_1"].head() == before
+
+
+def test_words_that_are_nearly_the_sentence_are_not_said_twice():
+    model, view = ready(quoting("The key to the lamp room hung on the seventh hook"))
+    assert answer(model, [view], "ses_1", QUESTION).text == "“The key to the lamp room hung on the seventh hook.”"
+
+
+def test_an_empty_source_answers_nothing():
+    model, view = Twin(), book("x")
+    read_source(model, view, view.engine_session)
+    assert not answer(model, [view], "ses_1", "Anything?").answered

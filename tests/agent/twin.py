@@ -1,0 +1,152 @@
+"""An in-memory twin of services.inference.client.InferenceClient, and views made from strings.
+
+The twin keeps what each session has read as text with specials shown, and answers from a script: a function from the
+whole context to pieces, where "<|quote|>" and its kind are specials and everything else is text.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from types import SimpleNamespace as Reply
+
+from services import errors
+from services.agent.types import SourceView
+from services.inference.pb.inference_pb2 import Part
+from services.ingest.types import Block, Chapter, File, Symbol
+
+Script = Callable[[str], list[str]]
+
+
+def shown(parts: Iterable[Part]) -> str:
+    return "".join(f"<|{p.special}|>" if p.WhichOneof("kind") == "special" else p.text for p in parts)
+
+
+@dataclass
+class Reading:
+    segments: list[str] = field(default_factory=list)
+    bookmarks: dict[str, int] = field(default_factory=dict)
+
+    def head(self) -> Reply:
+        digest = hashlib.blake2b("\0".join(self.segments).encode()).hexdigest()[:16]
+        return Reply(position=sum(map(len, self.segments)), digest=digest, epoch=0)
+
+
+@dataclass
+class Twin:
+    script: Script = lambda context: ["<|none|>", "<|end|>"]
+    probability: float = 0.95  # of every token the script says
+    break_at: str = ""  # a read whose text holds this fails once
+    sessions: dict[str, Reading] = field(default_factory=dict)
+    generated: list[tuple[str, str]] = field(default_factory=list)  # (session, prompt)
+    reads: list[tuple[str, str]] = field(default_factory=list)
+
+    def named(self, session_id: str) -> Reading:
+        if session_id not in self.sessions:
+            raise errors.NotFound(session_id)
+        return self.sessions[session_id]
+
+    def described(self, session_id: str) -> Reply:
+        reading = self.named(session_id)
+        marks = [Reply(name=name) for name in reading.bookmarks]
+        return Reply(session_id=session_id, head=reading.head(), segments=len(reading.segments), saved_bytes=1,
+                     bookmarks=marks, fingerprint="twin")  # fmt: skip
+
+    def describe_session(self, session_id: str) -> Reply:
+        return self.described(session_id)
+
+    def open_session(self, session_id: str) -> Reply:
+        self.sessions.setdefault(session_id, Reading())
+        return self.described(session_id)
+
+    def delete_session(self, session_id: str) -> int:
+        self.named(session_id)
+        del self.sessions[session_id]
+        return 0
+
+    def fork_session(self, session_id: str, new_session_id: str, bookmark: str = "") -> Reply:
+        source = self.named(session_id)
+        upto = source.bookmarks[bookmark] if bookmark else len(source.segments)
+        self.sessions[new_session_id] = Reading(source.segments[:upto])
+        return self.described(new_session_id)
+
+    def count_tokens(self, parts: Iterable[Part]) -> int:
+        return len(shown(parts))
+
+    def read(self, session_id: str, parts: Iterable[Part], *, bookmark: str = "", segment: str = "",
+             expected_digest: str = "", timeout: float | None = None) -> Iterator[Reply]:  # fmt: skip
+        reading, words = self.named(session_id), shown(parts)
+        if expected_digest and reading.head().digest != expected_digest:
+            raise errors.HeadMoved(session_id)
+        if self.break_at and self.break_at in words:
+            self.break_at = ""
+            raise errors.EngineUnavailable("gone")
+        position = reading.head().position
+        yield Reply(position=position + len(words) // 2, durable_position=position, done=False)
+        reading.segments.append(words)
+        reading.bookmarks.update({bookmark: len(reading.segments)} if bookmark else {})
+        self.reads.append((session_id, words))
+        head = reading.head()
+        yield Reply(position=head.position, durable_position=head.position, done=True, head=head)
+
+    def generate(self, session_id: str, prompt: Iterable[Part], *, keep: bool = False, bookmark: str = "",
+                 forced: Iterable[Part] = (), expected_digest: str = "", timeout: float | None = 600.0,
+                 **sampling: object) -> Iterator[Reply]:  # fmt: skip
+        asked, opening = shown(prompt), shown(forced)
+        self.generated.append((session_id, asked + opening))
+        before = "".join(self.named(session_id).segments) if session_id else ""
+        return self.say(self.script(before + asked + opening))
+
+    def say(self, pieces: list[str]) -> Iterator[Reply]:
+        import math
+
+        for piece in pieces:
+            name = re.fullmatch(r"<\|(.+)\|>", piece)
+            yield Reply(text="" if name else piece, special=name[1] if name else "", finish_reason=0,
+                        token_ids=[1], logprobs=[math.log(self.probability)])  # fmt: skip
+        usage = Reply(prompt_tokens=10, read_tokens=5, resumed_tokens=7, completion_tokens=len(pieces),
+                      restore_ms=1.5, read_ms=2.0, decode_ms=3.0, first_token_ms=4.0)  # fmt: skip
+        yield Reply(text="", special="", finish_reason=1, token_ids=[], logprobs=[], usage=usage)
+
+
+def quoting(*words: str) -> Script:
+    return lambda context: [piece for w in words for piece in ("<|quote|>", w, "<|/quote|>")] + ["<|end|>"]
+
+
+def book(text: str, source_id: str = "doc_a", session: str | None = "src-doc_a") -> SourceView:
+    """Paragraphs to blocks, `## ` lines to chapters."""
+    edges = [0, *(m.end() for m in re.finditer(r"\n\s*\n", text)), len(text)]
+    starts = [m.start() for m in re.finditer(r"^## ", text, re.M)] or [0]
+    tops = [0, *starts[1:], len(text)]
+    line = lambda at: 1 + text.count("\n", 0, at)  # noqa: E731
+    blocks, outline = [], []
+    for a, b in pairwise(tops):
+        title = text[max(a, starts[len(outline)]) : b].split("\n", 1)[0].lstrip("# ")
+        outline.append(Chapter(title, 1, (a, b), (line(a), line(b - 1))))
+    for a, b in pairwise(edges):
+        if a < b:
+            chapter = max(n for n, top in enumerate(tops[:-1]) if top <= a)
+            kind = "heading" if text[a:b].startswith("#") else "paragraph"
+            blocks.append(Block(len(blocks), kind, text[a:b], (a, b), (line(a), line(b - 1)), None, None, chapter))
+    return SourceView(source_id, "document", "A book", text, blocks, outline, engine_session=session)
+
+
+def repository(files: dict[str, str], source_id: str = "rep_a") -> SourceView:
+    """Python files whose functions begin with `def`."""
+    view = SourceView(source_id, "repository", "A repository", "", [], engine_session="src-rep_a")
+    for path, code in sorted(files.items()):
+        at, lines = len(view.text), code.count("\n")
+        view.text += code
+        char, line = (at, at + len(code)), (1, lines)
+        view.blocks.append(Block(len(view.blocks), "code", code, char, line, None, path, len(view.outline)))
+        view.outline.append(Chapter(path, 1, char, line, None, path))
+        view.files.append(File(path, "python", char, lines, ""))
+        for found in re.finditer(r"(?:^@\w+\n)?^(?:class|def) (\w+).*?(?=^\S|\Z)", code, re.M | re.S):
+            first = 1 + code.count("\n", 0, found.start())
+            span = at + found.start(), at + found.end()
+            signature = found[0].split("\n")[0]
+            view.symbols.append(
+                Symbol(found[1], "function", path, (first, first + found[0].count("\n")), span, signature)
+            )
+    return view
