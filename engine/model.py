@@ -1,0 +1,202 @@
+"""Kimi Linear, whole: token ids to logits, top to bottom.
+
+Every layer is ``x + mixer(norm(x))`` then ``x + ffn(norm(x))``; the mixer is KDA or MLA, the ffn dense or MoE. A forward
+runs a packed batch: the rows of several sequences one after another, each with its own piece of state. What works row by
+row runs on all rows at once; what looks back (convolution, recurrence, attention) runs piece by piece.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from engine.config import ModelConfig
+from engine.pools import Pools
+from kernels import (
+    gated_rms_norm,
+    kda_chunk,
+    kda_gate,
+    kda_step,
+    l2_norm,
+    mla_absorbed,
+    moe,
+    moe_dense,
+    rms_norm,
+    route,
+    short_conv,
+)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The rows of one sequence in a batch, and where its state lives."""
+
+    rows: slice
+    slot: int  # KDA and convolution state
+    pages: Tensor  # [n] page numbers, in order, that cover position + rows
+    position: int  # tokens read before these rows
+
+
+@dataclass(frozen=True)
+class Batch:
+    ids: Tensor  # [T] int64
+    pieces: tuple[Piece, ...]
+
+
+@dataclass(frozen=True)
+class Kda:
+    """One KDA mixer. H heads of K channels, C = H·K."""
+
+    heads: int
+    head_dim: int
+    eps: float
+    inward: Tensor  # [3C + K + K + H, D]: q, k, v, f_a, g_a, b
+    conv: Tensor  # [3C, W]
+    f_b: Tensor  # [C, K]
+    g_b: Tensor  # [C, K]
+    A_log: Tensor  # [H] fp32
+    dt_bias: Tensor  # [C] fp32
+    o_norm: Tensor  # [K]
+    o_proj: Tensor  # [D, C]
+
+    def forward(self, u: Tensor, pieces: tuple[Piece, ...], states: Tensor, tails: Tensor) -> Tensor:
+        """u [T,D] -> [T,D]. states [slots,H,K,K] fp32 and tails [slots,W-1,3C] of this layer are advanced in place."""
+        C, K, H = self.heads * self.head_dim, self.head_dim, self.heads
+        raw, f, z, b = F.linear(u, self.inward).split([3 * C, K, K, H], -1)
+        g = kda_gate(F.linear(f, self.f_b), self.A_log, self.dt_bias)
+        beta = torch.sigmoid(b.float())
+        o = u.new_empty(u.shape[0], H, K, dtype=states.dtype)
+        for piece in pieces:
+            rows = piece.rows
+            mixed, tail = short_conv(raw[rows], self.conv, tails[piece.slot])
+            qk = l2_norm(mixed[:, : 2 * C].view(-1, 2, H, K))
+            v = mixed[:, 2 * C :].view(-1, H, K).float()
+            o[rows], state = _kda(qk[:, 0] * K**-0.5, qk[:, 1], v, g[rows], beta[rows], states[piece.slot])
+            states[piece.slot], tails[piece.slot] = state, tail
+        gate = F.linear(z, self.g_b).view(-1, H, K)
+        return F.linear(gated_rms_norm(o, gate, self.o_norm, self.eps).view(-1, C), self.o_proj)
+
+
+def _kda(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """One token by the recurrence, more by chunks: which one depends on the number of rows alone."""
+    if q.shape[0] > 1:
+        return kda_chunk(q, k, v, g, beta, state)
+    o, state = kda_step(q[0], k[0], v[0], g[0], beta[0], state)
+    return o[None], state
+
+
+@dataclass(frozen=True)
+class Mla:
+    """One MLA mixer without positions. h heads; a token leaves R + r numbers behind."""
+
+    heads: int
+    rank: int
+    value_dim: int
+    eps: float
+    inward: Tensor  # [h·(N+r) + R + r, D]: q, then latent and shared key part
+    latent_norm: Tensor  # [R]
+    kv_b: Tensor  # [h, N+V, R]
+    o_proj: Tensor  # [D, h·V]
+
+    def forward(self, u: Tensor, pieces: tuple[Piece, ...], pages: Tensor) -> Tensor:
+        """u [T,D] -> [T,D]. The rows' latents are written into pages [P,page,R+r] of this layer, then read."""
+        width = pages.shape[-1]
+        q, latent = F.linear(u, self.inward).split([self.inward.shape[0] - width, width], -1)
+        q = q.reshape(u.shape[0], self.heads, -1)
+        latent = torch.cat([rms_norm(latent[:, : self.rank], self.latent_norm, self.eps), latent[:, self.rank :]], -1)
+        o = u.new_empty(u.shape[0], self.heads, self.value_dim)
+        for piece in pieces:
+            rows, count = piece.rows, piece.rows.stop - piece.rows.start
+            write_latents(pages, piece.pages, piece.position, latent[rows])
+            o[rows] = mla_absorbed(q[rows], pages, piece.pages, piece.position + count, self.kv_b, self.value_dim)
+        return F.linear(o.view(u.shape[0], -1), self.o_proj)
+
+
+def write_latents(pages: Tensor, table: Tensor, position: int, latent: Tensor) -> None:
+    """Puts latent [T,R+r] at position.. of the sequence whose pages are ``table``."""
+    at = torch.arange(position, position + latent.shape[0], device=pages.device)
+    size = pages.shape[1]
+    pages[table[at // size], at % size] = latent
+
+
+@dataclass(frozen=True)
+class Mlp:
+    """SwiGLU."""
+
+    up: Tensor  # [2·I, D]: gate, then up
+    down: Tensor  # [D, I]
+
+    def forward(self, z: Tensor) -> Tensor:
+        gate, value = F.linear(z, self.up).chunk(2, -1)
+        return F.linear(F.silu(gate) * value, self.down)
+
+
+@dataclass(frozen=True)
+class Moe:
+    """Routed experts and the shared ones, which see every token."""
+
+    top_k: int
+    scale: float
+    renormalize: bool
+    bias_in_weights: bool
+    router: Tensor  # [E, D]
+    bias: Tensor  # [E]
+    w1: Tensor  # [E, I, D] gate
+    w3: Tensor  # [E, I, D] up
+    w2: Tensor  # [E, D, I] down
+    shared: Mlp
+    every: Mlp | None  # experts and shared experts side by side, when few enough to compute them all
+
+    def forward(self, z: Tensor) -> Tensor:
+        indices, weights = route(
+            z, self.router, self.bias, self.top_k, self.scale, self.renormalize, self.bias_in_weights
+        )
+        if self.every is not None and z.shape[0] > 1:
+            experts, inner = self.w1.shape[:2]
+            return moe_dense(z, indices, weights, self.every.up, self.every.down, experts, inner)
+        return moe(z, indices, weights, self.w1, self.w3, self.w2) + self.shared.forward(z)
+
+
+@dataclass(frozen=True)
+class Layer:
+    mixer: Kda | Mla
+    ffn: Mlp | Moe
+    mixer_norm: Tensor  # input_layernorm
+    ffn_norm: Tensor  # post_attention_layernorm
+
+
+@dataclass(frozen=True)
+class KimiLinear:
+    config: ModelConfig
+    embedding: Tensor  # [vocab, D]
+    layers: tuple[Layer, ...]
+    norm: Tensor  # [D]
+    head: Tensor  # [vocab, D]; the embedding itself when tied
+
+    @property
+    def device(self) -> torch.device:
+        return self.embedding.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.embedding.dtype
+
+    def forward(self, batch: Batch, pools: Pools) -> Tensor:
+        """Runs the batch's rows, advances every state in ``pools``, returns the hidden rows [T,D] before the last norm."""
+        x, eps = self.embedding[batch.ids], self.config.rms_norm_eps
+        kda = mla = 0
+        for layer in self.layers:
+            u = rms_norm(x, layer.mixer_norm, eps)
+            if isinstance(layer.mixer, Kda):
+                x = x + layer.mixer.forward(u, batch.pieces, pools.kda[kda], pools.conv[kda])
+                kda += 1
+            else:
+                x = x + layer.mixer.forward(u, batch.pieces, pools.latents[mla])
+                mla += 1
+            x = x + layer.ffn.forward(rms_norm(x, layer.ffn_norm, eps))
+        return x
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """hidden [n,D] -> [n,vocab] fp32."""
+        return F.linear(rms_norm(hidden, self.norm, self.config.rms_norm_eps), self.head).float()

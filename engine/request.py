@@ -1,0 +1,79 @@
+"""What the engine is asked to do with one sequence, and what it reports back."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from torch import Tensor
+
+from engine.digest import START
+from engine.sampler import SamplingParams
+
+Reason = Literal["read", "stop", "length", "aborted", "error"]
+
+
+@dataclass
+class Sequence:
+    """A live sequence: position, digest, state slot and pages move together or not at all."""
+
+    id: int
+    slot: int
+    pages: list[int] = field(default_factory=list)
+    position: int = 0
+    digest: bytes = START
+    logits: Tensor | None = None  # [vocab] after the last token; None in the middle of a segment and after a restore
+
+
+@dataclass
+class Read:
+    """Feed one segment."""
+
+    id: int
+    sequence: int
+    ids: list[int]
+    score: bool
+    done: int = 0
+
+
+@dataclass
+class Generate:
+    """Decode from the sequence's last logits. The first tokens may be forced; they count towards max_tokens."""
+
+    id: int
+    sequence: int
+    params: SamplingParams
+    forced: list[int]
+    count: int = 0  # tokens decoded
+
+
+Request = Read | Generate
+
+
+@dataclass(frozen=True)
+class Progress:
+    request: int
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Token:
+    """A decoded token; or, of a scored reading, one of its ids with the probability it had."""
+
+    request: int
+    id: int
+    logprob: float
+    likeliest: bool  # no other token had a higher probability
+
+
+@dataclass(frozen=True)
+class Done:
+    """The last event of a request. After ``error`` its sequence is closed; else it stands at position and digest."""
+
+    request: int
+    reason: Reason
+    position: int
+    digest: bytes
+    error: str | None = None
+
+
+Event = Progress | Token | Done

@@ -1,0 +1,71 @@
+"""The mixture of experts: who is chosen, and what the chosen compute (model-spec §2.6)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kernels.norm import wide
+
+
+def route(
+    x: Tensor, gate_weight: Tensor, bias: Tensor, top_k: int, scale: float, renormalize: bool,
+    bias_in_weights: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Chooses top_k experts by ``sigmoid(x·Wᵀ) + bias``; weighs them by the sigmoid alone. All in fp32.
+
+    x [T,D], gate_weight [E,D], bias [E] -> (indices [T,k] int64, weights [T,k]). With renormalize the weights sum to
+    ``scale``; the scale comes after (model-spec §7.4, 12). bias_in_weights repeats a slip of the released remote code,
+    which adds the bias to the scores in place (§2.6): only to reproduce its logits.
+    """
+    scores = torch.sigmoid(wide(x) @ wide(gate_weight).T)
+    indices = torch.topk(scores + wide(bias), top_k, dim=-1).indices
+    weights = (scores + wide(bias) if bias_in_weights else scores).gather(-1, indices)
+    if renormalize:
+        weights = weights / (weights.sum(-1, keepdim=True) + 1e-20)
+    return indices, weights * scale
+
+
+def moe_reference(x: Tensor, indices: Tensor, weights: Tensor, w1: Tensor, w3: Tensor, w2: Tensor) -> Tensor:
+    """``y_t = Σ_e weight_te · W2_e( SiLU(W1_e x_t) ⊙ W3_e x_t )``, token by token.
+
+    x [T,D]; indices, weights [T,k]; w1 (gate), w3 (up) [E,I,D]; w2 (down) [E,D,I] -> [T,D].
+    """
+    y = torch.zeros_like(x)
+    for t in range(x.shape[0]):
+        for e, weight in zip(indices[t].tolist(), weights[t], strict=True):
+            y[t] += weight * (w2[e] @ (F.silu(w1[e] @ x[t]) * (w3[e] @ x[t])))
+    return y
+
+
+def moe(x: Tensor, indices: Tensor, weights: Tensor, w1: Tensor, w3: Tensor, w2: Tensor) -> Tensor:
+    """The same, expert by expert over the tokens that chose it; the sum is kept in fp32."""
+    y = torch.zeros(x.shape, dtype=wide(x).dtype, device=x.device)
+    order = indices.flatten().argsort(stable=True)
+    tokens, scale = order // indices.shape[1], weights.flatten()[order]
+    start = 0
+    for e, count in enumerate(torch.bincount(indices.flatten(), minlength=w1.shape[0]).tolist()):
+        if count:
+            rows = tokens[start : start + count]
+            y.index_add_(0, rows, _expert(x[rows], w1[e], w3[e], w2[e]) * scale[start : start + count, None])
+            start += count
+    return y.to(x.dtype)
+
+
+def moe_dense(
+    x: Tensor, indices: Tensor, weights: Tensor, up: Tensor, down: Tensor, experts: int, inner: int
+) -> Tensor:
+    """The same with every expert computed for every token, in two matmuls: faster when experts are few and small.
+
+    up [2·W,D] = w1 of all experts ‖ other gates ‖ w3 of all experts ‖ other ups; down [D,W]. The first
+    experts·inner of the W columns are the experts', weighed (with zero when not chosen); the others, shared experts, count as they are.
+    """
+    gate, value = F.linear(x, up).chunk(2, -1)
+    hidden = F.silu(gate) * value
+    table = torch.zeros(x.shape[0], experts, dtype=hidden.dtype, device=x.device)
+    table.scatter_(1, indices, weights.to(hidden.dtype))
+    hidden[:, : experts * inner].view(x.shape[0], experts, inner).mul_(table[..., None])
+    return F.linear(hidden, down)
+
+
+def _expert(x: Tensor, w1: Tensor, w3: Tensor, w2: Tensor) -> Tensor:
+    return F.linear(F.silu(F.linear(x, w1)).mul_(F.linear(x, w3)), w2)
