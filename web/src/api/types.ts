@@ -1,0 +1,94 @@
+/** The wire, as in docs/decisions/0002-contracts.md. Every char is an offset in Unicode code points. */
+
+export type Span = [number, number]
+
+export interface Problem {
+  title: string
+  detail: string
+  status: number
+  code: string
+  retryable?: boolean
+}
+
+export interface Chapter {
+  title: string
+  level: number
+  char: Span
+  line: Span
+  page: number | null
+  path: string | null
+}
+
+export type SourceStatus = 'queued' | 'reading' | 'ready' | 'failed' | 'cancelled'
+
+export interface Source {
+  id: string
+  kind: 'document' | 'repository'
+  status: SourceStatus
+  title: string
+  tokens: number | null
+  characters?: number | null
+  outline: Chapter[]
+  error: Partial<Problem> | null
+  warnings?: unknown[]
+  job_id: string | null
+  url?: string | null
+  revision?: string | null
+  created_at?: string
+}
+
+export interface Progress {
+  phase: string
+  done: number
+  total: number
+  rate?: number | null
+  eta_s?: number | null
+}
+
+export type Match = 'exact' | 'normalised' | 'fuzzy' | 'none'
+
+export interface Quote {
+  n?: number
+  text: string
+  source_id: string
+  char: Span | null
+  line: Span | null
+  page: number | null
+  path: string | null
+  chapter: number | string | null
+  match: Match
+  span?: Span | null
+}
+
+export interface Message {
+  id: string
+  status?: string
+  question: string
+  answer: string | null
+  quotes: Quote[]
+  origin: 'read' | 'retrieved' | null
+  usage: Record<string, number> | null
+  timing: Record<string, number> | null
+  error?: Partial<Problem> | null
+  job_id?: string | null
+}
+
+export interface Summary {
+  chapter: number | null
+  title: string
+  text: string
+  quotes: Quote[]
+}
+
+export interface TextPiece {
+  text: string
+  from: number
+  to: number
+  characters: number
+}
+
+export interface Session {
+  id: string
+  title: string
+  source_ids?: string[]
+}
