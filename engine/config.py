@@ -54,8 +54,8 @@ class ModelConfig:
         listed = sorted(self.kda_layers + self.mla_layers)
         if listed != list(range(self.num_layers)):
             raise ConfigError(
-                f"linear_attn_config: kda_layers and full_attn_layers must name each of the layers 1..{self.num_layers} "
-                f"once, got {[i + 1 for i in listed]}"
+                "linear_attn_config: kda_layers and full_attn_layers must name each of the layers "
+                f"1..{self.num_layers} once, got {[i + 1 for i in listed]}"
             )
         if not self.kda_layers or not self.mla_layers:
             raise ConfigError("linear_attn_config: at least one KDA layer and one full-attention layer are needed")
@@ -174,7 +174,9 @@ class EngineConfig:
         if self.max_tokens < self.page_tokens:
             raise ConfigError(f"max_tokens is {self.max_tokens}; at least one page of {self.page_tokens} is needed")
         if self.prefill_tokens_per_step < self.grid or self.prefill_tokens_per_step % self.grid:
-            raise ConfigError(f"prefill_tokens_per_step is {self.prefill_tokens_per_step}; a multiple of {self.grid} is needed")
+            raise ConfigError(
+                f"prefill_tokens_per_step is {self.prefill_tokens_per_step}; not a multiple of {self.grid}"
+            )
 
     @property
     def pages(self) -> int:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from engine import digest
-from engine.cache import BooksError, Cache, EngineFull
+from engine.cache import BooksError, Cache
 from engine.config import EngineConfig
 from engine.model import Batch, KimiLinear, Piece
 from engine.pools import Pools
@@ -185,7 +185,7 @@ class Engine:
 
     def _check_ids(self, ids: Ids[int]) -> None:
         vocab = self.model.config.vocab_size
-        if ids and not (0 <= min(ids) and max(ids) < vocab):
+        if ids and (min(ids) < 0 or max(ids) >= vocab):
             raise ValueError(f"ids from {min(ids)} to {max(ids)}; the vocabulary has 0..{vocab - 1}")
 
     def _start(self, request: Request) -> int:
@@ -303,7 +303,7 @@ class Engine:
         self._events.append(Done(request.id, reason, s.position, s.digest, error))
 
     def _give_back(self, sequence: Sequence, keep: int, slot: bool = False) -> None:
-        """Every page and every slot goes back here: the pages beyond ``keep``, and the slot when the sequence closes."""
+        """Every page and every slot goes back here: pages beyond ``keep``, and the slot when the sequence closes."""
         self._cache.give_back(sequence.pages[keep:], sequence.slot if slot else None)
         del sequence.pages[keep:]
 
@@ -366,4 +366,3 @@ def _joined(chunks: list[tuple[Read, int]]) -> list[tuple[Read, int]]:
     for read, tokens in chunks:
         totals[read.id] = totals.get(read.id, 0) + tokens
     return [(reads[number], tokens) for number, tokens in totals.items()]
-

@@ -1,8 +1,8 @@
 """Kimi Linear, whole: token ids to logits, top to bottom.
 
-Every layer is ``x + mixer(norm(x))`` then ``x + ffn(norm(x))``; the mixer is KDA or MLA, the ffn dense or MoE. A forward
-runs a packed batch: the rows of several sequences one after another, each with its own piece of state. What works row by
-row runs on all rows at once; what looks back (convolution, recurrence, attention) runs piece by piece.
+Every layer is ``x + mixer(norm(x))`` then ``x + ffn(norm(x))``; the mixer is KDA or MLA, the ffn dense or MoE. A
+forward runs a packed batch: the rows of several sequences one after another, each with its own piece of state. What
+works row by row runs on all rows at once; what looks back (convolution, recurrence, attention) runs piece by piece.
 """
 
 from dataclasses import dataclass
@@ -183,7 +183,7 @@ class KimiLinear:
         return self.embedding.dtype
 
     def forward(self, batch: Batch, pools: Pools) -> Tensor:
-        """Runs the batch's rows, advances every state in ``pools``, returns the hidden rows [T,D] before the last norm."""
+        """Runs the batch's rows and advances every state in ``pools`` -> hidden rows [T,D] before the last norm."""
         x, eps = self.embedding[batch.ids], self.config.rms_norm_eps
         kda = mla = 0
         for layer in self.layers:

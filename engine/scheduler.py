@@ -45,13 +45,14 @@ class Scheduler:
     def _chunks(self, budget: int) -> list[tuple[Read, int]]:
         chunks: list[tuple[Read, int]] = []
         planned = {read.id: read.done for read in self.readers}
-        waiting, planned_out = self.readers, []
+        complete: list[Read] = []
+        waiting = self.readers
         while waiting and budget > 0:
             read = waiting.popleft()
             count = min(self.grid, len(read.ids) - planned[read.id])
             chunks.append((read, count))
             planned[read.id] += count
             budget -= count
-            (waiting if planned[read.id] < len(read.ids) else planned_out).append(read)
-        waiting.extend(planned_out)  # they end with this step
+            (waiting if planned[read.id] < len(read.ids) else complete).append(read)
+        waiting.extend(complete)  # they end with this step
         return chunks

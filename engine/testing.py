@@ -104,7 +104,7 @@ def tiny_model(seed: int = 0, fields: dict[str, Any] | None = None) -> KimiLinea
 
 
 def save_random_checkpoint(folder: str | Path, config: dict[str, Any] | None = None, seed: int = 0) -> Path:
-    """Writes config.json and model.safetensors of a random model in released format. ``config``: TINY when not given."""
+    """Writes config.json and model.safetensors of a random model in released format; TINY when not told."""
     folder, fields = Path(folder), config or TINY
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(fields, indent=1))

@@ -1,4 +1,4 @@
-"""From a checkpoint in released format to a model. One table of names; whatever does not match it is refused by name."""
+"""From a checkpoint in released format to a model: one table of names; what does not match it is refused by name."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -12,7 +12,8 @@ from torch import Tensor
 from engine.config import ModelConfig
 from engine.model import Kda, KimiLinear, Layer, Mla, Mlp, Moe
 
-Inventory = dict[str, tuple[torch.dtype, tuple[int, ...]]]  # name: (dtype, shape)
+Shape = tuple[int, ...]
+Inventory = dict[str, tuple[torch.dtype, Shape]]  # name: (dtype, shape)
 
 DENSE_EXPERTS = 4  # compute all experts when there are at most this many times the chosen ones
 
@@ -22,14 +23,14 @@ class CheckpointError(ValueError):
 
 
 def expected_inventory(config: ModelConfig) -> Inventory:
-    """Every tensor of the checkpoint (model-spec §3.1). A_log and dt_bias are fp32, everything else has config.dtype."""
+    """Every tensor of the checkpoint (model-spec §3.1). A_log and dt_bias are fp32, all others have config.dtype."""
     D, V = config.hidden_size, config.vocab_size
-    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (V, D), "model.norm.weight": (D,)}
+    shapes: dict[str, Shape] = {"model.embed_tokens.weight": (V, D), "model.norm.weight": (D,)}
     if not config.tie_word_embeddings:
         shapes["lm_head.weight"] = (V, D)
     for i in range(config.num_layers):
         mixer = _kda_shapes(config) if i in config.kda_layers else _mla_shapes(config)
-        layer = {"input_layernorm.weight": (D,), "post_attention_layernorm.weight": (D,)}
+        layer: dict[str, Shape] = {"input_layernorm.weight": (D,), "post_attention_layernorm.weight": (D,)}
         layer |= {f"self_attn.{name}": shape for name, shape in mixer.items()} | _ffn_shapes(config, i)
         shapes |= {f"model.layers.{i}.{name}": shape for name, shape in layer.items()}
     return {name: (torch.float32 if _is_fp32(name) else config.dtype, shape) for name, shape in shapes.items()}
@@ -39,16 +40,16 @@ def _is_fp32(name: str) -> bool:
     return name.endswith((".A_log", ".dt_bias"))
 
 
-def _kda_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+def _kda_shapes(config: ModelConfig) -> dict[str, Shape]:
     D, C, H, K = config.hidden_size, config.kda_width, config.kda_heads, config.kda_head_dim
-    shapes: dict[str, tuple[int, ...]] = {f"{x}_proj.weight": (C, D) for x in "qkv"}
+    shapes: dict[str, Shape] = {f"{x}_proj.weight": (C, D) for x in "qkv"}
     shapes |= {f"{x}_conv1d.weight": (C, 1, config.conv_width) for x in "qkv"}
     shapes |= {f"{x}_a_proj.weight": (K, D) for x in "fg"} | {f"{x}_b_proj.weight": (C, K) for x in "fg"}
     shapes |= {"A_log": (1, 1, H, 1), "dt_bias": (C,), "b_proj.weight": (H, D)}
     return shapes | {"o_norm.weight": (K,), "o_proj.weight": (D, C)}
 
 
-def _mla_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+def _mla_shapes(config: ModelConfig) -> dict[str, Shape]:
     D, h, R = config.hidden_size, config.mla_heads, config.kv_lora_rank
     return {
         "q_proj.weight": (h * (config.qk_nope_head_dim + config.qk_rope_head_dim), D),
@@ -59,11 +60,11 @@ def _mla_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _ffn_shapes(config: ModelConfig, layer: int) -> dict[str, tuple[int, ...]]:
+def _ffn_shapes(config: ModelConfig, layer: int) -> dict[str, Shape]:
     D, E, inner = config.hidden_size, config.num_experts, config.moe_intermediate_size
     if not config.is_moe(layer):
         return _mlp_shapes("mlp", D, config.intermediate_size)
-    moe: dict[str, tuple[int, ...]] = {"gate.weight": (E, D), "gate.e_score_correction_bias": (E,)}
+    moe: dict[str, Shape] = {"gate.weight": (E, D), "gate.e_score_correction_bias": (E,)}
     for e in range(E):
         moe |= {f"experts.{e}.w1.weight": (inner, D), f"experts.{e}.w3.weight": (inner, D)}
         moe |= {f"experts.{e}.w2.weight": (D, inner)}
@@ -71,12 +72,12 @@ def _ffn_shapes(config: ModelConfig, layer: int) -> dict[str, tuple[int, ...]]:
     return {f"block_sparse_moe.{name}": shape for name, shape in moe.items()}
 
 
-def _mlp_shapes(prefix: str, D: int, inner: int) -> dict[str, tuple[int, ...]]:
-    up = {f"{prefix}.{x}_proj.weight": (inner, D) for x in ("gate", "up")}
+def _mlp_shapes(prefix: str, D: int, inner: int) -> dict[str, Shape]:
+    up: dict[str, Shape] = {f"{prefix}.{x}_proj.weight": (inner, D) for x in ("gate", "up")}
     return up | {f"{prefix}.down_proj.weight": (D, inner)}
 
 
-def check_inventory(config: ModelConfig, found: Mapping[str, tuple[torch.dtype, tuple[int, ...]]]) -> None:
+def check_inventory(config: ModelConfig, found: Mapping[str, tuple[torch.dtype, Shape]]) -> None:
     """Refuses a checkpoint with a missing or unknown tensor, a wrong shape or a wrong dtype, by name."""
     expected = expected_inventory(config)
     _refuse("missing", sorted(expected.keys() - found.keys()))
@@ -101,7 +102,11 @@ class Checkpoint:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         index = self.folder / "model.safetensors.index.json"
-        files = sorted(set(json.loads(index.read_text())["weight_map"].values())) if index.exists() else ["model.safetensors"]
+        files = (
+            sorted(set(json.loads(index.read_text())["weight_map"].values()))
+            if index.exists()
+            else ["model.safetensors"]
+        )
         for file in files:
             if not (self.folder / file).exists():
                 raise CheckpointError(f"{self.folder / file} does not exist")
@@ -111,7 +116,7 @@ class Checkpoint:
     def inventory(self) -> Inventory:
         return dict(self._headers())
 
-    def _headers(self) -> Iterator[tuple[str, tuple[torch.dtype, tuple[int, ...]]]]:
+    def _headers(self) -> Iterator[tuple[str, tuple[torch.dtype, Shape]]]:
         for name, shard in self._where.items():
             header = shard.get_slice(name)
             yield name, (_DTYPES.get(header.get_dtype(), torch.uint8), tuple(header.get_shape()))
@@ -123,8 +128,10 @@ class Checkpoint:
 _DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}
 
 
-def load_model(folder: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> KimiLinear:
-    """Reads config.json and the checkpoint beside it; weights arrive on the device in ``dtype`` (A_log, dt_bias fp32)."""
+def load_model(
+    folder: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+) -> KimiLinear:
+    """Reads config.json and the checkpoint beside it; weights arrive on the device in ``dtype``, the gate's in fp32."""
     config, checkpoint = ModelConfig.from_folder(folder), Checkpoint(folder)
     check_inventory(config, checkpoint.inventory())
     return build_model(config, checkpoint, torch.device(device), dtype)
@@ -215,7 +222,7 @@ def _moe(config: ModelConfig, take: _Take) -> Moe:
     w1, w3, w2 = (take(*(f"experts.{e}.{w}.weight" for e in range(E))) for w in ("w1", "w3", "w2"))
     w1, w3, w2 = w1.view(E, inner, D), w3.view(E, inner, D), w2.view(E, D, inner)
     shared, every = _mlp(take.under("shared_experts.")), None
-    if E <= DENSE_EXPERTS * config.num_experts_per_token:
+    if config.num_experts <= DENSE_EXPERTS * config.num_experts_per_token:
         every = _side_by_side(w1, w3, w2, shared)
         w1, w3, w2, shared = _views(every, E, inner)
     return Moe(

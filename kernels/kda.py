@@ -14,14 +14,12 @@ DIAGONAL = 8  # side of the diagonal blocks whose decays are formed one by one
 
 
 def kda_gate(a: Tensor, A_log: Tensor, dt_bias: Tensor) -> Tensor:
-    """Log decay ``g = -exp(A_log[h]) · softplus(a + dt_bias)`` in fp32. a [T,H·K], A_log [H], dt_bias [H·K] -> [T,H,K]."""
+    """Log decay ``-exp(A_log[h]) · softplus(a + dt_bias)``, fp32. a [T,H·K], A_log [H], dt_bias [H·K] -> [T,H,K]."""
     rate = F.softplus(a.to(dt_bias.dtype) + dt_bias)
     return rate.view(a.shape[0], A_log.numel(), -1) * -torch.exp(A_log.view(-1, 1))
 
 
-def kda_recurrence(
-    q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Tensor
-) -> tuple[Tensor, Tensor]:
+def kda_recurrence(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     """The definition, token by token: decay, write what the decayed memory got wrong, then read.
 
     S ← diag(e^g) S;  n = β (v − Sᵀk);  S ← S + k nᵀ;  o = Sᵀ q.   Returns (o [T,H,V], state [H,K,V]).
@@ -41,9 +39,7 @@ def kda_step(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Te
     return (q.unsqueeze(-2) @ state).squeeze(-2), state
 
 
-def kda_chunk(
-    q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Tensor
-) -> tuple[Tensor, Tensor]:
+def kda_chunk(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     """The same result for many tokens, 64 rows at a time. A call cut at a multiple of 64 gives the same bits."""
     if q.is_cuda and q.shape[-1] == v.shape[-1]:
         return _kda_chunk_fla(q, k, v, g, beta, state)
@@ -108,9 +104,7 @@ def decayed_products(qk: Tensor, G: Tensor) -> Tensor:
     return out
 
 
-def _kda_chunk_fla(
-    q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Tensor
-) -> tuple[Tensor, Tensor]:
+def _kda_chunk_fla(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     """flash-linear-attention's Triton kernel: operands bf16, gate and state fp32, the gate unbounded."""
     from fla.ops.kda import chunk_kda
 

@@ -39,25 +39,20 @@ def mla_absorbed(q: Tensor, pages: Tensor, table: Tensor, length: int, kv_b: Ten
     absorbed = torch.cat([heads_first[..., :nope] @ kv_b[:, :nope], heads_first[..., nope:]], -1)
     query = (absorbed * width**-0.5).reshape(heads * tokens, -1)
     first = length - tokens
-    total = peak = acc = None
+    peak = query.new_full((heads * tokens, 1), float("-inf"), dtype=wide(q).dtype)
+    mass, acc = torch.zeros_like(peak), peak.new_zeros(heads * tokens, rank)
     for start in range(0, length, BLOCK_TOKENS):
         stop = min(start + BLOCK_TOKENS, length)
         keys = pages[table[start // page : -(-stop // page)]].flatten(0, 1)[: stop - start]
         scores = wide(query @ keys.T)
         if stop > first + 1:
             _hide_future(scores.view(heads, tokens, -1), start - first)
-        top = scores.amax(-1, keepdim=True)
-        new_peak = top if peak is None else torch.maximum(peak, top)
-        p = scores.sub_(new_peak).exp_()
-        seen, mass = p.to(keys.dtype) @ keys[:, :rank], p.sum(-1, keepdim=True)
-        if peak is None:
-            acc, total = wide(seen), mass
-        else:
-            fade = torch.exp(peak - new_peak)
-            acc, total = acc * fade + seen, total * fade + mass
+        new_peak = torch.maximum(peak, scores.amax(-1, keepdim=True))
+        p, fade = scores.sub_(new_peak).exp_(), torch.exp(peak - new_peak)
+        mass = mass * fade + p.sum(-1, keepdim=True)
+        acc = acc * fade + p.to(keys.dtype) @ keys[:, :rank]
         peak = new_peak
-    assert acc is not None and total is not None, f"no keys: length {length}"
-    read = (acc / total).to(q.dtype).view(heads, tokens, rank)
+    read = (acc / mass).to(q.dtype).view(heads, tokens, rank)
     return (read @ kv_b[:, nope:].transpose(1, 2)).transpose(0, 1)
 
 

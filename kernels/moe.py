@@ -8,7 +8,12 @@ from kernels.norm import wide
 
 
 def route(
-    x: Tensor, gate_weight: Tensor, bias: Tensor, top_k: int, scale: float, renormalize: bool,
+    x: Tensor,
+    gate_weight: Tensor,
+    bias: Tensor,
+    top_k: int,
+    scale: float,
+    renormalize: bool,
     bias_in_weights: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Chooses top_k experts by ``sigmoid(x·Wᵀ) + bias``; weighs them by the sigmoid alone. All in fp32.
@@ -56,8 +61,9 @@ def moe_dense(
 ) -> Tensor:
     """The same with every expert computed for every token, in two matmuls: faster when experts are few and small.
 
-    up [2·W,D] = w1 of all experts ‖ other gates ‖ w3 of all experts ‖ other ups; down [D,W]. The first
-    experts·inner of the W columns are the experts', weighed (with zero when not chosen); the others, shared experts, count as they are.
+    up [2·W,D] = w1 of all experts ‖ other gates ‖ w3 of all experts ‖ other ups; down [D,W]. The first experts·inner
+    of the W columns are the experts', weighed (with zero when not chosen); the others, of shared experts, count as
+    they are.
     """
     gate, value = F.linear(x, up).chunk(2, -1)
     hidden = F.silu(gate) * value
