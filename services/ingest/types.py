@@ -93,7 +93,7 @@ class Limits:
 
     text_bytes: int = 64 << 20  # canonical text of a source
     inflated_bytes: int = 512 << 20  # everything an archive unpacks to
-    members: int = 20_000  # entries of an archive
+    members: int = 50_000  # entries of an archive
     ratio: int = 200  # inflated : packed, for members of ratio_from bytes and more
     ratio_from: int = 1 << 20
     file_bytes: int = 1 << 20  # one file of a repository; larger ones are left out with a warning
