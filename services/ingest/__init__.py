@@ -1,8 +1,21 @@
-"""Bytes to text with offsets: documents, archives and git trees.
+"""Bytes to text with offsets: documents, archives and git trees."""
 
-`parse_document`, `parse_repository`, `clone_repository`, `segments` and `parse_in_child`; types.py has what they give.
-"""
+from importlib import import_module
+from typing import Any
 
-from services.ingest.types import Block, Chapter, Checkout, File, IngestError, Limits, Parsed, Symbol
+from services.ingest.types import LIMITS, Block, Chapter, Checkout, File, IngestError, Limits, Parsed, Symbol
 
-__all__ = ["Block", "Chapter", "Checkout", "File", "IngestError", "Limits", "Parsed", "Symbol"]
+LAZY = {  # parsers load their libraries only where they are used
+    "parse_document": "document",
+    "parse_repository": "repository",
+    "clone_repository": "git",
+    "parse_in_child": "child",
+    "segments": "segments",
+}
+__all__ = ["LIMITS", "Block", "Chapter", "Checkout", "File", "IngestError", "Limits", "Parsed", "Symbol"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in LAZY:
+        raise AttributeError(name)
+    return getattr(import_module(f"services.ingest.{LAZY[name]}"), name)

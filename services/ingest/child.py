@@ -3,6 +3,7 @@
 `parse_in_child` is the parent's side; `python -m services.ingest.child REQUEST REPLY` is the child's.
 """
 
+import contextlib
 import importlib
 import json
 import os
@@ -71,10 +72,8 @@ def wait(process: subprocess.Popen[bytes], deadline: float, cancelled: Callable[
 
 def kill(process: subprocess.Popen[bytes]) -> None:
     """The child and whatever it started."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()
 
 
@@ -98,7 +97,7 @@ def main(request: str, reply: str) -> None:
     job = json.loads(Path(request).read_text("utf-8"))
     confine(job["seconds"], job["memory_mb"])
     try:
-        answer = {"result": wire.encode(call(*job["fn"], [wire.decode(a) for a in job["args"]]))}
+        answer = {"result": wire.encode(call(job["fn"], [wire.decode(a) for a in job["args"]]))}
         Path(reply).write_text(json.dumps(answer), "utf-8")
     except IngestError as error:
         write_error(reply, error.code, error.message)
@@ -108,8 +107,8 @@ def main(request: str, reply: str) -> None:
         write_error(reply, "parser_failed", f"The file could not be read ({type(error).__name__}: {error}). {RETRY}")
 
 
-def call(module: str, name: str, args: list[Any]) -> Any:
-    return getattr(importlib.import_module(module), name)(*args)
+def call(name: list[str], args: list[Any]) -> Any:
+    return getattr(importlib.import_module(name[0]), name[1])(*args)
 
 
 def write_error(reply: str, code: str, message: str) -> None:

@@ -1,5 +1,6 @@
 """Parsed and its kin to JSON and back: what passes between a parser's process and ours. No pickle."""
 
+from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from services.ingest import types
 from services.ingest.types import Block, Parsed
 
 KNOWN = (types.Block, types.Chapter, types.File, types.Symbol, types.Parsed, types.Checkout, types.Limits)
-CLASSES = {c.__name__: c for c in KNOWN}
+CLASSES: dict[str, Callable[..., Any]] = {c.__name__: c for c in KNOWN}
 
 
 def encode(value: Any) -> Any:
@@ -40,4 +41,4 @@ def decode(value: Any) -> Any:
 def parsed(items: list[Any]) -> Parsed:
     kind, title, text, blocks, *rest = items
     whole = [dict(b, of=[*b["of"][:2], text[slice(*b["of"][3])], *b["of"][3:]]) for b in blocks]
-    return Parsed(kind, title, text, decode(whole), *[decode(r) for r in rest])
+    return Parsed(kind, title, text, decode(whole), *map(decode, rest))
