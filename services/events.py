@@ -4,7 +4,7 @@ An event's id ("1700000000000-0") is monotonic within its job, so a reader that 
 """
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -57,19 +57,9 @@ def follow(redis: sync_redis.Redis, job_id: str, after: str = START, block_ms: i
                 return
 
 
-async def tail(
-    redis: async_redis.Redis, job_id: str, after: str = START, block_ms: int = 1000
-) -> AsyncIterator[Event | None]:
-    """The same as `follow`, for the gateway's streams."""
-    while True:
-        found = _parse(await redis.xread({key(job_id): after}, count=500, block=block_ms))
-        if not found:
-            yield None
-        for event in found:
-            after = event.id
-            yield event
-            if event.event == DONE:
-                return
+async def read_async(redis: async_redis.Redis, job_id: str, after: str, block_ms: int = 1000) -> list[Event]:
+    """The same as `read`, for the gateway's streams."""
+    return _parse(await redis.xread({key(job_id): after}, count=500, block=block_ms))
 
 
 def forget(redis: sync_redis.Redis, job_id: str) -> None:

@@ -104,3 +104,27 @@ def cancel_requested(redis: sync_redis.Redis, job_id: str) -> bool:
 
 def clear_cancel(redis: sync_redis.Redis, job_id: str) -> None:
     redis.delete(_cancel_key(job_id))
+
+
+CONSUMER_SECONDS = 15
+
+
+def announce(redis: sync_redis.Redis, worker: str, queues: list[Queues], moment: float) -> None:
+    """A worker says that it listens; it does so every few seconds."""
+    for queue in queues:
+        redis.zadd(_consumers_key(queue), {worker: moment})
+        redis.zremrangebyscore(_consumers_key(queue), 0, moment - 10 * CONSUMER_SECONDS)
+
+
+def retire(redis: sync_redis.Redis, worker: str, queues: list[Queues]) -> None:
+    for queue in queues:
+        redis.zrem(_consumers_key(queue), worker)
+
+
+def consumers(redis: sync_redis.Redis, queue: Queues, moment: float) -> int:
+    """How many workers said lately that they listen to a queue."""
+    return int(redis.zcount(_consumers_key(queue), moment - CONSUMER_SECONDS, "+inf"))
+
+
+def _consumers_key(queue: Queues) -> str:
+    return f"shiori:consumers:{queue.value}"

@@ -111,9 +111,11 @@ def _span(name: str, span: Sequence[int]) -> dict[str, int]:
     return {f"{name}_start": span[0], f"{name}_end": span[1]}
 
 
-def blocks(db: Session, tenant: str, source_id: str) -> list[Block]:
+def blocks(db: Session, tenant: str, source_id: str, only: Sequence[int] | None = None) -> list[Block]:
+    """All blocks in order, or only those with the given ordinals."""
     get(db, tenant, source_id)
-    return list(db.scalars(sa.select(Block).where(Block.source_id == source_id).order_by(Block.ordinal)))
+    query = sa.select(Block).where(Block.source_id == source_id).order_by(Block.ordinal)
+    return list(db.scalars(query if only is None else query.where(Block.ordinal.in_(only))))
 
 
 def text(db: Session, tenant: str, source_id: str, start: int, stop: int | None = None) -> tuple[str, int, int]:
