@@ -10,34 +10,35 @@ export interface Target {
 }
 
 export interface Focus {
+  owner: string // the message or summary whose quotes these are
   quotes: Quote[]
   active: number // index into quotes; -1: none
   target: Target | null // a new object for every wish to scroll, also to the same place
 }
 
-const store = createStore<Focus>({ quotes: [], active: -1, target: null })
+const store = createStore<Focus>({ owner: '', quotes: [], active: -1, target: null })
 
 export function useFocus(): Focus {
   return useStore(store)
 }
 
 /** The quotes that n and p walk through from now on. */
-export function offerQuotes(quotes: Quote[]): void {
-  store.set({ quotes, active: -1, target: null })
+export function offerQuotes(owner: string, quotes: Quote[]): void {
+  store.set({ owner, quotes, active: -1, target: null })
 }
 
-export function showQuote(quotes: Quote[], active: number): void {
+export function showQuote(owner: string, quotes: Quote[], active: number): void {
   const quote = quotes[active]
   if (!quote?.char) return
   showSource(quote.source_id)
-  store.set({ quotes, active, target: { source: quote.source_id, char: quote.char, kind: 'quote' } })
+  store.set({ owner, quotes, active, target: { source: quote.source_id, char: quote.char, kind: 'quote' } })
 }
 
 /** To the next (1) or previous (-1) quote that stands in the text; stays put at either end. */
 export function stepQuote(direction: 1 | -1): void {
-  const { quotes, active } = store.get()
+  const { owner, quotes, active } = store.get()
   const next = nextQuote(quotes, active, direction)
-  if (next !== null) showQuote(quotes, next)
+  if (next !== null) showQuote(owner, quotes, next)
 }
 
 export function nextQuote(quotes: Quote[], active: number, direction: 1 | -1): number | null {

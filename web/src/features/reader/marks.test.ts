@@ -47,7 +47,7 @@ describe('marksOf', () => {
 
   it('takes this source only, skips quotes without a place, and puts the active one last', () => {
     const quotes = [quote('doc_a', [5, 9]), quote('doc_b', [1, 2]), quote('doc_a', null), quote('doc_a', [1, 4])]
-    const marks = marksOf({ quotes, active: 0, target: null }, 'doc_a')
+    const marks = marksOf({ owner: 'msg_1', quotes, active: 0, target: null }, 'doc_a')
     expect(marks.map((found) => [found.n, found.active])).toEqual([[4, false], [1, true]])
   })
 })

@@ -1,0 +1,64 @@
+import type { Chapter, Message } from '../../api/types'
+import { count, duration } from '../../shared/format'
+import { ProblemNote } from '../../shared/ProblemNote'
+import { QuotedText } from '../../shared/QuotedText'
+import type { Live } from './live'
+import { useSpoken } from './sentences'
+import { isUnfinished } from './useAsk'
+
+const ORIGIN = { read: 'from the full reading', retrieved: 'located passages only' }
+
+/** A question and its whole answer. */
+export function Answer({ message, outline }: { message: Message; outline: Chapter[] }) {
+  return (
+    <article className="turn">
+      <h3 className="question">{message.question}</h3>
+      {message.answer !== null && <QuotedText owner={message.id} text={message.answer} quotes={message.quotes} outline={outline} />}
+      {isUnfinished(message) && <p className="quiet working">Still answering</p>}
+      {message.status === 'failed' && <ProblemNote error={message.error ?? {}} />}
+      {message.status === 'cancelled' && <p className="quiet">Stopped.</p>}
+      <Footer message={message} />
+    </article>
+  )
+}
+
+function Footer({ message }: { message: Message }) {
+  const words = timeWords(message)
+  if (!message.origin && !words) return null
+  return (
+    <footer>
+      {message.origin && <span className={`pill ${message.origin}`}>{ORIGIN[message.origin]}</span>}
+      {words && <span className="quiet">{words}</span>}
+    </footer>
+  )
+}
+
+/** "resumed in 0.4 s instead of reading 90,112 tokens again · answered in 3.1 s" */
+export function timeWords({ timing, usage }: Pick<Message, 'timing' | 'usage'>): string {
+  const words: string[] = []
+  if (timing?.restore_ms) {
+    const instead = usage?.resumed_tokens ? ` instead of reading ${count(usage.resumed_tokens)} tokens again` : ''
+    words.push(`resumed in ${duration(timing.restore_ms / 1000)}${instead}`)
+  }
+  if (timing?.total_ms) words.push(`answered in ${duration(timing.total_ms / 1000)}`)
+  return words.join(' · ')
+}
+
+/** The answer that is arriving now. */
+export function LiveAnswer({ live, outline, again }: { live: Live; outline: Chapter[]; again: () => void }) {
+  useSpoken(live.text, live.completed !== null || live.problem !== null)
+  const stopped = live.problem?.code === 'stopped'
+  return (
+    <article className="turn">
+      <h3 className="question">{live.question}</h3>
+      {live.text && <QuotedText owner={live.id} text={live.text} quotes={live.quotes} outline={outline} />}
+      {!live.text && !live.problem && <p className="quiet working">{live.doing}</p>}
+      {live.problem && !stopped && <ProblemNote error={live.problem} retry={again} />}
+      {stopped && (
+        <p className="quiet">
+          Stopped. <button className="small" onClick={again}>Ask again</button>
+        </p>
+      )}
+    </article>
+  )
+}

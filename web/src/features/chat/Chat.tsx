@@ -1,0 +1,83 @@
+import { useEffect, useRef } from 'react'
+import type { Message, Source } from '../../api/types'
+import { offerQuotes } from '../../shared/focus'
+import { openSession } from '../../shared/place'
+import { ProblemNote } from '../../shared/ProblemNote'
+import { useStore } from '../../shared/store'
+import { Answer, LiveAnswer } from './Answer'
+import { AskBox } from './AskBox'
+import { forgetLive, isAnswering, liveAnswer, useAsk, useMessages } from './useAsk'
+
+/** The conversation over a source. */
+export function Chat({ source, session }: { source: Source; session: string | null }) {
+  const messages = useMessages(session)
+  const live = useStore(liveAnswer)
+  const mine = live && live.session === session ? live : null
+  const ask = useAsk(source.id, session)
+  const answering = isAnswering(live)
+  const all = (messages.data ?? []).filter((message) => message.id !== mine?.id)
+  useOfferLast(session, messages.data)
+
+  return (
+    <div className="chat">
+      <Scroll watch={`${all.length} ${mine?.text.length} ${mine?.quotes.length}`}>
+        {session !== null && messages.error && !messages.data && <ProblemNote error={messages.error} retry={() => void messages.refetch()} />}
+        {session !== null && messages.isLoading && !mine && <p className="quiet">Fetching the conversation…</p>}
+        {all.map((message) => (
+          <Answer key={message.id} message={message} outline={source.outline} />
+        ))}
+        {mine && <LiveAnswer live={mine} outline={source.outline} again={() => ask(mine.question)} />}
+        {!all.length && !mine && !messages.isLoading && !messages.error && <NoQuestionYet source={source} />}
+      </Scroll>
+      {all.length > 0 && (
+        <p className="new">
+          <button className="small plain" disabled={answering} onClick={() => (forgetLive(), openSession(source.id, null))}>
+            Start a new conversation
+          </button>
+        </p>
+      )}
+      <AskBox ready={source.status === 'ready'} answering={answering} ask={ask} />
+    </div>
+  )
+}
+
+function NoQuestionYet({ source }: { source: Source }) {
+  if (source.status === 'failed' || source.status === 'cancelled') {
+    return <p className="quiet empty">This text was not read to its end, so it cannot be asked about. Add it again to read it.</p>
+  }
+  return (
+    <div className="empty quiet">
+      <p>Answers point at sentences of the text. Each number opens its place in the text.</p>
+      <p className="for-keys">
+        <kbd>/</kbd> ask <kbd>n</kbd> <kbd>p</kbd> next and previous quote <kbd>Esc</kbd> stop
+      </p>
+    </div>
+  )
+}
+
+/** After a reload, the quotes of the last answer are the ones marked in the text. */
+function useOfferLast(session: string | null, messages: Message[] | undefined): void {
+  const offered = useRef<string | null>(null)
+  useEffect(() => {
+    if (!messages || offered.current === session) return
+    offered.current = session
+    const last = messages.findLast((message) => message.quotes.length > 0)
+    offerQuotes(last?.id ?? '', last?.quotes ?? [])
+  }, [session, messages])
+}
+
+/** Keeps the newest words in view, unless the reader has scrolled up. */
+function Scroll({ watch, children }: { watch: string; children: React.ReactNode }) {
+  const box = useRef<HTMLDivElement>(null)
+  const follow = useRef(true)
+  useEffect(() => {
+    if (follow.current && box.current) box.current.scrollTop = box.current.scrollHeight
+  }, [watch])
+  return (
+    // A scrolling region must be reachable by keyboard.
+    // oxlint-disable-next-line jsx-a11y/no-noninteractive-tabindex
+    <div ref={box} className="scroll turns" tabIndex={0} role="region" aria-label="Conversation" onScroll={({ currentTarget: at }) => (follow.current = at.scrollHeight - at.scrollTop - at.clientHeight < 60)}>
+      {children}
+    </div>
+  )
+}

@@ -1,0 +1,29 @@
+import type { UseQueryResult } from '@tanstack/react-query'
+import type { Source } from '../../api/types'
+import { ProblemNote } from '../../shared/ProblemNote'
+import { AddSource } from './AddSource'
+import type { useAdd } from './queries'
+import { SourceItem } from './SourceItem'
+
+interface Props {
+  sources: UseQueryResult<Source[]>
+  open: string | null
+  add: ReturnType<typeof useAdd>
+}
+
+/** Everything on the shelf, newest first. */
+export function Library({ sources, open, add }: Props) {
+  return (
+    <section className="library" aria-labelledby="library-title">
+      <h2 id="library-title">Library</h2>
+      <AddSource add={add} />
+      {sources.error && <ProblemNote error={sources.error} retry={() => void sources.refetch()} />}
+      {sources.data?.length === 0 && <p className="quiet">Nothing here yet.</p>}
+      <ul>
+        {sources.data?.map((source) => (
+          <SourceItem key={source.id} source={source} open={source.id === open} />
+        ))}
+      </ul>
+    </section>
+  )
+}

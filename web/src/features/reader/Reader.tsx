@@ -1,0 +1,83 @@
+import { useEffect, useMemo, useRef, useState } from 'react'
+import type { Source } from '../../api/types'
+import { useFocus, type Target } from '../../shared/focus'
+import { ProblemNote } from '../../shared/ProblemNote'
+import { BookText } from './BookText'
+import { FileText } from './FileText'
+import { marksOf } from './marks'
+import { chapterAt, firstFile, viewStore } from './outline'
+import { useCharacters } from './queries'
+import { ReaderHead } from './ReaderHead'
+import { charInView, scrollTo } from './scroll'
+
+/** The text of one source, with the quotes of the current answer marked in it. */
+export function Reader({ source }: { source: Source }) {
+  const scroller = useRef<HTMLDivElement>(null)
+  const focus = useFocus()
+  const marks = useMemo(() => marksOf(focus, source.id), [focus, source.id])
+  const target = focus.target?.source === source.id ? focus.target : null
+  const file = useOpenFile(source, target)
+  const length = useCharacters(source.id, source.outline.length ? 'parsed' : source.status)
+  const characters = length.data
+
+  useEffect(() => (target && scroller.current ? scrollTo(scroller.current, target) : undefined), [target])
+  useWhereabouts(scroller, source.id, file, characters)
+
+  return (
+    <>
+      <ReaderHead source={source} characters={characters ?? 0} />
+      {/* A scrolling region must be reachable by keyboard. */}
+      {/* oxlint-disable-next-line jsx-a11y/no-noninteractive-tabindex */}
+      <div ref={scroller} className="scroll text" data-scroll tabIndex={0} role="region" aria-label={`Text of ${source.title}`}>
+        {length.error && !characters && <NoText source={source} error={length.error} retry={() => void length.refetch()} />}
+        {!length.error && characters === undefined && <p className="quiet">Opening {source.title}…</p>}
+        {characters !== undefined && file < 0 && (
+          <BookText key={source.id} source={source} characters={characters} marks={marks} target={target} />
+        )}
+        {characters !== undefined && source.outline[file] && (
+          <FileText source={source.id} file={source.outline[file]} marks={marks} />
+        )}
+      </div>
+    </>
+  )
+}
+
+function NoText({ source, error, retry }: { source: Source; error: Error; retry: () => void }) {
+  if (source.status === 'failed' || source.status === 'cancelled') return <p className="quiet">There is no text to show.</p>
+  if (source.status !== 'ready') return <p className="quiet">The text appears here as soon as it has been taken in.</p>
+  return <ProblemNote error={error} retry={retry} />
+}
+
+/** Which file of a repository is open; -1 for a document, which is shown whole. */
+function useOpenFile(source: Source, target: Target | null): number {
+  const [open, setOpen] = useState<{ source: string; file: number } | null>(null)
+  const wanted = target ? chapterAt(source.outline, target.char[0]) : null
+  useEffect(() => {
+    if (wanted !== null) setOpen({ source: source.id, file: wanted })
+  }, [wanted, source.id])
+  if (source.kind !== 'repository') return -1
+  return wanted ?? (open?.source === source.id ? open.file : firstFile(source.outline))
+}
+
+/** Tells the outline what is being looked at. */
+function useWhereabouts(scroller: React.RefObject<HTMLDivElement | null>, source: string, file: number, characters?: number) {
+  useEffect(() => {
+    const root = scroller.current!
+    let timer = 0
+    const look = () => {
+      timer = 0
+      const char = charInView(root)
+      if (char !== null && (viewStore.get()?.char !== char || viewStore.get()?.source !== source)) viewStore.set({ source, char })
+    }
+    const later = () => (timer ||= window.setTimeout(look, 120))
+    later()
+    root.addEventListener('scroll', later, { passive: true })
+    const observer = new ResizeObserver(later)
+    if (root.firstElementChild) observer.observe(root.firstElementChild)
+    return () => {
+      clearTimeout(timer)
+      observer.disconnect()
+      root.removeEventListener('scroll', later)
+    }
+  }, [scroller, source, file, characters])
+}
