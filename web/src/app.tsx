@@ -100,10 +100,11 @@ function Welcome({ empty }: { empty: boolean }) {
 function usePanel(source: string | null): [Panel, (panel: Panel) => void] {
   const [panel, setPanel] = useState<Panel>(source ? 'text' : 'library')
   const { target } = useFocus()
-  useEffect(() => setPanel(source ? 'text' : 'library'), [source])
-  useEffect(() => {
-    if (target) setPanel('text')
-  }, [target])
+  const [seen, setSeen] = useState({ source, target })
+  if (seen.source !== source || seen.target !== target) {
+    setSeen({ source, target })
+    setPanel(source ? 'text' : 'library')
+  }
   return [panel, setPanel]
 }
 

@@ -24,7 +24,7 @@ export function useFocus(): Focus {
 
 /** The quotes that n and p walk through from now on. */
 export function offerQuotes(owner: string, quotes: Quote[]): void {
-  store.set({ owner, quotes, active: -1, target: null })
+  store.set({ owner, quotes, active: -1, target: store.get().target })
 }
 
 export function showQuote(owner: string, quotes: Quote[], active: number): void {

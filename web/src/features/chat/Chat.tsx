@@ -1,4 +1,4 @@
-import { useEffect, useRef } from 'react'
+import { useEffect, useRef, type ReactNode, type UIEvent } from 'react'
 import type { Message, Source } from '../../api/types'
 import { offerQuotes } from '../../shared/focus'
 import { openSession } from '../../shared/place'
@@ -7,6 +7,8 @@ import { useStore } from '../../shared/store'
 import { Answer, LiveAnswer } from './Answer'
 import { AskBox } from './AskBox'
 import { forgetLive, isAnswering, liveAnswer, useAsk, useMessages } from './useAsk'
+
+const NEAR_END = 60 // pixels
 
 /** The conversation over a source. */
 export function Chat({ source, session }: { source: Source; session: string | null }) {
@@ -67,17 +69,20 @@ function useOfferLast(session: string | null, messages: Message[] | undefined): 
 }
 
 /** Keeps the newest words in view, unless the reader has scrolled up. */
-function Scroll({ watch, children }: { watch: string; children: React.ReactNode }) {
-  const box = useRef<HTMLDivElement>(null)
+function Scroll({ watch, children }: { watch: string; children: ReactNode }) {
+  const box = useRef<HTMLElement>(null)
   const follow = useRef(true)
   useEffect(() => {
     if (follow.current && box.current) box.current.scrollTop = box.current.scrollHeight
   }, [watch])
+  const noteWhere = ({ currentTarget: at }: UIEvent) => {
+    follow.current = at.scrollHeight - at.scrollTop - at.clientHeight < NEAR_END
+  }
   return (
     // A scrolling region must be reachable by keyboard.
     // oxlint-disable-next-line jsx-a11y/no-noninteractive-tabindex
-    <div ref={box} className="scroll turns" tabIndex={0} role="region" aria-label="Conversation" onScroll={({ currentTarget: at }) => (follow.current = at.scrollHeight - at.scrollTop - at.clientHeight < 60)}>
+    <section ref={box} className="scroll turns" tabIndex={0} aria-label="Conversation" onScroll={noteWhere}>
       {children}
-    </div>
+    </section>
   )
 }

@@ -1,4 +1,4 @@
-import { memo, useLayoutEffect, useMemo, useRef } from 'react'
+import { memo, useMemo, useRef } from 'react'
 import { CHUNK, type Piece } from './chunks'
 import { Marked } from './Marked'
 import type { Mark } from './marks'
@@ -15,22 +15,17 @@ interface Props {
   wanted: boolean
 }
 
-const GUESSED_HEIGHT = (CHUNK / 62) * 28 // letters a line, pixels a line
+const LETTERS_A_LINE = 66
+const PIXELS_A_LINE = 28
 
-/** One stretch of a document: an empty box of about the right height until it comes near the window. */
+/** One stretch of a document: an empty box of about the right height until it first comes near the window. */
 export const Chunk = memo(function Chunk({ source, index, characters, starts, marks, wanted }: Props) {
   const box = useRef<HTMLDivElement>(null)
-  const height = useRef(Math.min(GUESSED_HEIGHT, (characters / 62) * 28))
-  const shown = useNear(box) || wanted
+  const shown = useNear(box, wanted)
   const { data, error, refetch } = useChunk(source, index, characters, shown)
-
-  useLayoutEffect(() => {
-    if (shown && data && box.current) height.current = box.current.offsetHeight
-  })
-  const ready = shown && data
   return (
-    <div ref={box} className="chunk" data-chunk={index} style={ready ? undefined : { minHeight: height.current }}>
-      {ready && <Paragraphs piece={data} starts={starts} marks={marks} />}
+    <div ref={box} className="chunk" data-chunk={index} style={data ? undefined : { minHeight: guessedHeight(index, characters) }}>
+      {data && <Paragraphs piece={data} starts={starts} marks={marks} />}
       {shown && !data && !error && <p className="quiet">Fetching the text…</p>}
       {error && (
         <p className="note" role="alert">
@@ -40,6 +35,10 @@ export const Chunk = memo(function Chunk({ source, index, characters, starts, ma
     </div>
   )
 })
+
+function guessedHeight(index: number, characters: number): number {
+  return (Math.min(CHUNK, characters - index * CHUNK) / LETTERS_A_LINE) * PIXELS_A_LINE
+}
 
 function Paragraphs({ piece, starts, marks }: { piece: Piece; starts: ReadonlySet<number>; marks: Mark[] }) {
   const found = useMemo(() => paragraphs(piece.text, piece.from, starts), [piece, starts])

@@ -20,7 +20,9 @@ export function FileText({ source, file, marks }: { source: string; file: Chapte
         <div key={block[0]!.from} className="lines" style={{ containIntrinsicHeight: `auto ${block.length * 21}px` }}>
           {block.map((line, at) => (
             <div key={line.from} className="line" data-line={index * LINES_A_BLOCK + at + 1} data-char={line.from}>
-              <Marked text={line.text || ' '} from={line.from} marks={line.text ? marks : NONE} />
+              <code>
+                <Marked text={line.text} from={line.from} marks={marks} />
+              </code>
             </div>
           ))}
         </div>
@@ -28,8 +30,6 @@ export function FileText({ source, file, marks }: { source: string; file: Chapte
     </article>
   )
 }
-
-const NONE: Mark[] = []
 
 interface Line {
   from: number

@@ -1,4 +1,4 @@
-import { useEffect, useMemo, useRef, useState } from 'react'
+import { useEffect, useMemo, useRef, type RefObject } from 'react'
 import type { Source } from '../../api/types'
 import { useFocus, type Target } from '../../shared/focus'
 import { ProblemNote } from '../../shared/ProblemNote'
@@ -12,11 +12,11 @@ import { charInView, scrollTo } from './scroll'
 
 /** The text of one source, with the quotes of the current answer marked in it. */
 export function Reader({ source }: { source: Source }) {
-  const scroller = useRef<HTMLDivElement>(null)
+  const scroller = useRef<HTMLElement>(null)
   const focus = useFocus()
   const marks = useMemo(() => marksOf(focus, source.id), [focus, source.id])
   const target = focus.target?.source === source.id ? focus.target : null
-  const file = useOpenFile(source, target)
+  const file = openFile(source, target)
   const length = useCharacters(source.id, source.outline.length ? 'parsed' : source.status)
   const characters = length.data
 
@@ -28,7 +28,7 @@ export function Reader({ source }: { source: Source }) {
       <ReaderHead source={source} characters={characters ?? 0} />
       {/* A scrolling region must be reachable by keyboard. */}
       {/* oxlint-disable-next-line jsx-a11y/no-noninteractive-tabindex */}
-      <div ref={scroller} className="scroll text" data-scroll tabIndex={0} role="region" aria-label={`Text of ${source.title}`}>
+      <section ref={scroller} className="scroll text" data-scroll tabIndex={0} aria-label={`Text of ${source.title}`}>
         {length.error && !characters && <NoText source={source} error={length.error} retry={() => void length.refetch()} />}
         {!length.error && characters === undefined && <p className="quiet">Opening {source.title}…</p>}
         {characters !== undefined && file < 0 && (
@@ -37,7 +37,7 @@ export function Reader({ source }: { source: Source }) {
         {characters !== undefined && source.outline[file] && (
           <FileText source={source.id} file={source.outline[file]} marks={marks} />
         )}
-      </div>
+      </section>
     </>
   )
 }
@@ -49,18 +49,13 @@ function NoText({ source, error, retry }: { source: Source; error: Error; retry:
 }
 
 /** Which file of a repository is open; -1 for a document, which is shown whole. */
-function useOpenFile(source: Source, target: Target | null): number {
-  const [open, setOpen] = useState<{ source: string; file: number } | null>(null)
-  const wanted = target ? chapterAt(source.outline, target.char[0]) : null
-  useEffect(() => {
-    if (wanted !== null) setOpen({ source: source.id, file: wanted })
-  }, [wanted, source.id])
+function openFile(source: Source, target: Target | null): number {
   if (source.kind !== 'repository') return -1
-  return wanted ?? (open?.source === source.id ? open.file : firstFile(source.outline))
+  return target ? chapterAt(source.outline, target.char[0]) : firstFile(source.outline)
 }
 
 /** Tells the outline what is being looked at. */
-function useWhereabouts(scroller: React.RefObject<HTMLDivElement | null>, source: string, file: number, characters?: number) {
+function useWhereabouts(scroller: RefObject<HTMLElement | null>, source: string, file: number, characters?: number) {
   useEffect(() => {
     const root = scroller.current!
     let timer = 0

@@ -55,5 +55,6 @@ export function charInView(root: HTMLElement): number | null {
     if (all[middle]!.getBoundingClientRect().bottom < top) low = middle + 1
     else high = middle
   }
-  return all[low] ? Number(all[low].dataset.char) : null
+  const first = all[low]
+  return first ? Number(first.dataset.char) : null
 }

@@ -2,15 +2,17 @@ import { useEffect, useState, type RefObject } from 'react'
 
 const SETTLE_MS = 80 // what flies past while scrolling is not loaded
 
-/** Whether an element is within about a screen of being seen. */
-export function useNear(ref: RefObject<HTMLElement | null>): boolean {
-  const [near, setNear] = useState(false)
+/** Whether an element has been wanted, or within about a screen of being seen. Once true, it stays true. */
+export function useNear(ref: RefObject<HTMLElement | null>, wanted: boolean): boolean {
+  const [near, setNear] = useState(wanted)
+  if (wanted && !near) setNear(true)
   useEffect(() => {
+    if (near) return
     let timer = 0
     const observer = new IntersectionObserver(
       ([entry]) => {
         clearTimeout(timer)
-        timer = window.setTimeout(() => setNear(entry!.isIntersecting), SETTLE_MS)
+        if (entry!.isIntersecting) timer = window.setTimeout(() => setNear(true), SETTLE_MS)
       },
       { root: ref.current!.closest('[data-scroll]'), rootMargin: '100% 0px' },
     )
@@ -19,6 +21,6 @@ export function useNear(ref: RefObject<HTMLElement | null>): boolean {
       clearTimeout(timer)
       observer.disconnect()
     }
-  }, [ref])
+  }, [ref, near])
   return near
 }
