@@ -18,9 +18,9 @@ STABLE_SECONDS = 60.0
 _prctl = ctypes.CDLL(None, use_errno=True).prctl
 
 
-def die_with_parent() -> None:
-    """Runs in the child between fork and exec: the kernel kills it when its parent dies."""
-    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+def die_with_parent(number: int = signal.SIGKILL) -> None:
+    """Runs in the child between fork and exec: the kernel sends it this signal when its parent dies."""
+    _prctl(PR_SET_PDEATHSIG, number)
 
 
 @dataclass(frozen=True)

@@ -115,9 +115,8 @@ def worker_spec(system: System, name: str, queues: tuple[Queues, ...]) -> Spec:
 
 
 def gateway_spec(system: System) -> Spec:
-    host, port = system.settings.host, system.settings.port
-    command = [sys.executable, "-m", "uvicorn", "--factory", "services.gateway.app:create_app", "--host", host]
-    command += ["--port", str(port), "--timeout-graceful-shutdown", "5", "--no-access-log"]
+    port = system.settings.port
+    command = [sys.executable, "-m", "services.gateway"]
     return Spec("gateway", command, {**system.env, **ONE_THREAD}, port, partial(ports.answers, port), stop_seconds=10)
 
 
