@@ -1,0 +1,210 @@
+"""Generate and Score: what is decoded from a reading.
+
+An answer is decoded on a fork and, if it is to be kept, read afterwards as a segment of its own. So the rounding of
+one-token steps never enters a reading, and a call that breaks off has touched nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+
+from engine import Done, Event, SamplingParams, Token
+from services import errors
+from services.inference.calls import Call, bookmark_name, session_id
+from services.inference.decoding import Decoding
+from services.inference.heads import Head
+from services.inference.pb import inference_pb2 as pb
+from services.inference.readings import Work
+from services.inference.service import Service
+from services.inference.text import encode_parts, special_id, text_bytes
+
+_MAX_TOKENS = 128
+
+
+def generate(service: Service, request: pb.GenerateRequest, call: Call) -> Iterator[pb.GenerateChunk]:
+    prompt, forced = _ids(service, request.prompt), encode_parts(service.tokenizer, request.forced)
+    bookmark = bookmark_name(request.bookmark)
+    call.facts.update(session=request.session_id, tokens_in=len(prompt))
+    with _head(service, request, call) as head:
+        position = head.position if head else 0
+        params = _sampling(service, request.sampling, len(forced), position + len(prompt))
+        if head:
+            check_digest(head, request.expected_digest)
+            service.readings.check_bookmark(call.tenant, head.session, bookmark)
+        with service.readings.work(call.tenant, head, call.stop) as work:
+            yield from Answer(service, work, request, call, params).chunks(prompt, forced, bookmark)
+
+
+@contextmanager
+def _head(service: Service, request: pb.GenerateRequest, call: Call) -> Iterator[Head | None]:
+    """Of the session, taken for writing when the answer is kept; None for a scratch session."""
+    if not request.session_id:
+        if request.keep:
+            raise errors.InvalidInput("keep needs a session_id", field="keep")
+        yield None
+        return
+    name = session_id(request.session_id)
+    heads = service.vault.heads
+    held: AbstractContextManager[Head] = nullcontext(heads.get(call.tenant, name))
+    with service.readings.writing(call.tenant, name) if request.keep else held as head:
+        yield head
+
+
+class Answer:
+    def __init__(
+        self, service: Service, work: Work, request: pb.GenerateRequest, call: Call, params: SamplingParams
+    ) -> None:
+        self.service, self.work, self.call, self.params, self.request = service, work, call, params, request
+        sampling = request.sampling
+        self.decoding = Decoding(service.tokenizer, sampling.stop, params.stop_ids, sampling.logprobs)
+        self.reason = pb.FINISH_REASON_LENGTH
+
+    def chunks(self, prompt: list[int], forced: list[int], bookmark: str) -> Iterator[pb.GenerateChunk]:
+        work, readings, call = self.work, self.service.readings, self.call
+        resumed, started = work.position, time.monotonic()
+        for _ in readings.read(work, "prompt", prompt, call.stop):
+            pass
+        read_done, first_token_ms = time.monotonic(), 0.0
+        for chunk in self._decode(forced):
+            first_token_ms = first_token_ms or call.ms
+            yield chunk
+        decoded = time.monotonic()
+        head = self._keep(bookmark) if self.request.keep else work.head
+        told = usage(
+            work,
+            resumed,
+            len(prompt),
+            completion_tokens=len(self.decoding.ids),
+            read_ms=(read_done - started) * 1000,
+            decode_ms=(decoded - read_done) * 1000,
+            first_token_ms=first_token_ms,
+        )
+        call.facts.update(
+            tokens_out=told.completion_tokens,
+            reused=resumed,
+            recomputed=work.recomputed,
+            restore_ms=round(work.restore_ms, 1),
+            first_token_ms=round(first_token_ms, 1),
+            tok_s=round(told.completion_tokens / max(decoded - read_done, 1e-6), 1),
+        )
+        yield self.decoding.last(self.reason, told, head_message(head), head.position)
+
+    def _decode(self, forced: list[int]) -> Iterator[pb.GenerateChunk]:
+        with _fork(self.service, self.work) as seq:
+            run = self.service.driver.run(lambda engine: engine.generate(seq, self.params, forced), self.call.stop)
+            with closing(run):
+                for event in run:
+                    yield from self._heard(event)
+                    if self.decoding.stopped:
+                        self.reason = pb.FINISH_REASON_STOP
+                        break
+        yield from self.decoding.finish()
+
+    def _heard(self, event: Event) -> Iterator[pb.GenerateChunk]:
+        if isinstance(event, Token):
+            yield from self.decoding.feed(event.id, event.logprob)
+        elif isinstance(event, Done) and event.reason == "stop":
+            self.reason = pb.FINISH_REASON_STOP
+
+    def _keep(self, bookmark: str) -> Head:
+        readings = self.service.readings
+        if ids := self.decoding.kept_ids():
+            for _ in readings.read(self.work, "answer", ids, self.call.stop):
+                pass
+        self.call.stop.check()
+        return readings.save(self.work, bookmark)
+
+
+def score(service: Service, request: pb.ScoreRequest, call: Call) -> pb.ScoreReply:
+    """Prompt and continuation are one segment: the first continued token needs the prompt's last logits."""
+    prompt, continuation = _ids(service, request.prompt), encode_parts(service.tokenizer, request.continuation)
+    call.facts.update(session=request.session_id, tokens_in=len(prompt) + len(continuation))
+    head = service.vault.heads.get(call.tenant, session_id(request.session_id)) if request.session_id else None
+    check_room(service, (head.position if head else 0) + len(prompt) + len(continuation))
+    with service.readings.work(call.tenant, head, call.stop) as work:
+        events = service.readings.read(work, "score", prompt + continuation, call.stop, score=True)
+        scored = [event for event in events if isinstance(event, Token)][len(prompt) - 1 :]
+        call.facts["recomputed"] = work.recomputed
+    return pb.ScoreReply(
+        logprob=sum(token.logprob for token in scored),
+        tokens=len(continuation),
+        bytes=len(text_bytes(service.tokenizer, continuation)),
+        token_logprobs=[token.logprob for token in scored],
+        greedy=all(token.likeliest for token in scored),
+    )
+
+
+@contextmanager
+def _fork(service: Service, work: Work) -> Iterator[int]:
+    seq = service.driver.call(lambda engine: engine.fork(work.seq))
+    try:
+        yield seq
+    finally:
+        service.driver.close(seq)
+
+
+def _ids(service: Service, parts: object) -> list[int]:
+    ids = encode_parts(service.tokenizer, parts)  # type: ignore[arg-type]
+    if not ids:
+        raise errors.InvalidInput("the prompt is empty: there is nothing to go on from", field="prompt")
+    return ids
+
+
+def _sampling(service: Service, asked: pb.Sampling, forced: int, position: int) -> SamplingParams:
+    """The answer is at least as long as what is forced, and ends where the engine's memory does."""
+    check_room(service, position + forced + 1)
+    wanted = max(asked.max_tokens or _MAX_TOKENS, forced + 1)
+    try:
+        return SamplingParams(
+            temperature=asked.temperature,
+            top_p=asked.top_p or 1.0,
+            top_k=asked.top_k,
+            seed=asked.seed,
+            max_tokens=min(wanted, service.context_tokens - position),
+            stop_ids=_stop_ids(service, asked),
+        )
+    except ValueError as error:
+        raise errors.InvalidInput(str(error), field="sampling") from error
+
+
+def _stop_ids(service: Service, asked: pb.Sampling) -> tuple[int, ...]:
+    if asked.stop_specials:
+        return tuple(special_id(service.tokenizer, name) for name in asked.stop_specials)
+    known = "<|end|>" in service.tokenizer.specials
+    return (special_id(service.tokenizer, "end"),) if known else service.eos_ids
+
+
+def usage(work: Work, resumed: int, read: int, **rest: float) -> pb.Usage:
+    return pb.Usage(
+        prompt_tokens=resumed + read,
+        read_tokens=read,
+        resumed_tokens=resumed,
+        restore_ms=work.restore_ms,
+        recomputed=work.recomputed,
+        **rest,  # type: ignore[arg-type]
+    )
+
+
+def check_digest(head: Head, expected: str) -> None:
+    if expected and expected != head.digest:
+        raise errors.HeadMoved(
+            f"session {head.session!r} stands at {head.position} tokens, not where you expect it",
+            session=head.session,
+            position=head.position,
+            digest=head.digest,
+        )
+
+
+def check_room(service: Service, position: int) -> None:
+    if position > service.context_tokens:
+        raise errors.ContextLimit(
+            f"{position} tokens; this engine holds {service.context_tokens}",
+            tokens=position,
+            context_tokens=service.context_tokens,
+        )
+
+
+def head_message(head: Head) -> pb.Head:
+    return pb.Head(position=head.position, digest=head.digest, epoch=head.epoch)
