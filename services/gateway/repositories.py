@@ -14,7 +14,7 @@ from services.gateway import show
 from services.gateway.deps import Clean, Parts, PartsDep, TenantDep
 from services.gateway.idempotent import Key
 from services.gateway.problems import responses
-from services.gateway.sources import LISTED_SYMBOLS, add_shared_routes, start_reading
+from services.gateway.sources import LISTED_SYMBOLS, add_shared_routes, start_reading, take_file
 from services.library import sources
 
 router = APIRouter(prefix="/repositories", tags=["repositories"])

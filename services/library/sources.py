@@ -201,12 +201,11 @@ def forget_discarded(db: Session, tenant: str, engine_session_id: str) -> None:
 
 def reading(db: Session, tenant: str, source_id: str) -> Reading:
     """The reading of a source; made when there is none yet."""
-    source = get(db, tenant, source_id)
+    get(db, tenant, source_id)
     found = db.scalar(sa.select(Reading).where(Reading.source_id == source_id))
     if found is None:
         found = Reading(id=new_id("rdg"), source_id=source_id, session_id=engine_session(source_id))
         found.segments_done, found.position, found.seconds, found.bytes = 0, 0, 0.0, 0
         db.add(found)
         db.flush()
-    source.reading_id = found.id
     return found

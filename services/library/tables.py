@@ -201,6 +201,7 @@ class Turn(Timed, Base):
     error: Mapped[dict[str, Any] | None]
     head_before: Mapped[str]
     head_after: Mapped[str | None]
+    engine_mark: Mapped[str | None]  # the engine's bookmark behind this turn
     quotes: Mapped[list["Quote"]] = relationship(lazy="raise", order_by="Quote.ordinal", passive_deletes=True)
 
 

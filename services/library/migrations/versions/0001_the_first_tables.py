@@ -227,6 +227,7 @@ def upgrade() -> None:
         sa.Column("error", Json, nullable=True),
         sa.Column("head_before", sa.Text(), nullable=False),
         sa.Column("head_after", sa.Text(), nullable=True),
+        sa.Column("engine_mark", sa.Text(), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(
