@@ -25,6 +25,8 @@ from kernels import (
     rms_norm,
     route,
     short_conv,
+    sigmoid,
+    silu,
 )
 
 
@@ -65,7 +67,7 @@ class Kda:
         C, K, H = self.heads * self.head_dim, self.head_dim, self.heads
         raw, f, z, b = F.linear(u, self.inward).split([3 * C, K, K, H], -1)
         g = kda_gate(F.linear(f, self.f_b), self.A_log, self.dt_bias)
-        beta = torch.sigmoid(b.float())
+        beta = sigmoid(b.float())
         o = u.new_empty(u.shape[0], H, K, dtype=states.dtype)
         for piece in pieces:
             rows = piece.rows
@@ -129,7 +131,7 @@ class Mlp:
 
     def forward(self, z: Tensor) -> Tensor:
         gate, value = F.linear(z, self.up).chunk(2, -1)
-        return F.linear(F.silu(gate) * value, self.down)
+        return F.linear(silu(gate).mul_(value), self.down)
 
 
 @dataclass(frozen=True)

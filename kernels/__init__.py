@@ -8,6 +8,7 @@ from kernels.kda import kda_chunk, kda_gate, kda_recurrence, kda_step
 from kernels.mla import mla_absorbed, mla_expanded
 from kernels.moe import moe, moe_dense, moe_reference, route
 from kernels.norm import gated_rms_norm, l2_norm, rms_norm
+from kernels.pointwise import sigmoid, silu, softplus
 from kernels.short_conv import short_conv, short_conv_reference
 
 REVISION = "1"  # changes whenever a result may change by a bit; part of every reading's fingerprint
@@ -29,4 +30,7 @@ __all__ = [
     "route",
     "short_conv",
     "short_conv_reference",
+    "sigmoid",
+    "silu",
+    "softplus",
 ]

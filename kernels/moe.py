@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kernels.norm import wide
+from kernels.pointwise import sigmoid, silu
 
 
 def route(
@@ -22,7 +23,7 @@ def route(
     ``scale``; the scale comes after (model-spec §7.4, 12). bias_in_weights repeats a slip of the released remote code,
     which adds the bias to the scores in place (§2.6): only to reproduce its logits.
     """
-    scores = torch.sigmoid(wide(x) @ wide(gate_weight).T)
+    scores = sigmoid(wide(x) @ wide(gate_weight).T)
     indices = torch.topk(scores + wide(bias), top_k, dim=-1).indices
     weights = (scores + wide(bias) if bias_in_weights else scores).gather(-1, indices)
     if renormalize:
@@ -66,7 +67,7 @@ def moe_dense(
     they are.
     """
     gate, value = F.linear(x, up).chunk(2, -1)
-    hidden = F.silu(gate) * value
+    hidden = silu(gate).mul_(value)
     table = torch.zeros(x.shape[0], experts, dtype=hidden.dtype, device=x.device)
     table.scatter_(1, indices, weights.to(hidden.dtype))
     hidden[:, : experts * inner].view(x.shape[0], experts, inner).mul_(table[..., None])
@@ -74,4 +75,4 @@ def moe_dense(
 
 
 def _expert(x: Tensor, w1: Tensor, w3: Tensor, w2: Tensor) -> Tensor:
-    return F.linear(F.silu(F.linear(x, w1)).mul_(F.linear(x, w3)), w2)
+    return F.linear(silu(F.linear(x, w1)).mul_(F.linear(x, w3)), w2)

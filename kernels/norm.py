@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from kernels.pointwise import sigmoid
+
 
 def wide(x: Tensor) -> Tensor:
     """``x`` in at least fp32: the dtype in which sums, exponentials and states are computed."""
@@ -24,7 +26,7 @@ def gated_rms_norm(o: Tensor, gate: Tensor, weight: Tensor, eps: float) -> Tenso
 
     o [..., H, V] fp32, gate [..., H, V], weight [V] -> [..., H, V] in gate's dtype.
     """
-    return rms_norm(wide(o), weight, eps).mul_(torch.sigmoid(wide(gate))).to(gate.dtype)
+    return rms_norm(wide(o), weight, eps).mul_(sigmoid(wide(gate))).to(gate.dtype)
 
 
 def l2_norm(x: Tensor, eps: float = 1e-6) -> Tensor:

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kernels.norm import wide
+from kernels.pointwise import silu
 
 
 def short_conv_reference(x: Tensor, weight: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -29,4 +30,4 @@ def short_conv(x: Tensor, weight: Tensor, state: Tensor) -> tuple[Tensor, Tensor
     y = wide_history[:tokens] * w[:, 0]
     for tap in range(1, width):
         y.addcmul_(wide_history[tap : tap + tokens], w[:, tap])
-    return F.silu(y, inplace=True).to(x.dtype), history[tokens:]
+    return silu(y).to(x.dtype), history[tokens:]
