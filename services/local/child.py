@@ -108,4 +108,5 @@ class Child:
             return []
         with self.log.open("rb") as log:
             log.seek(max(0, self.log.stat().st_size - 8192))
-            return log.read().decode("utf-8", "replace").splitlines()[-lines:]
+            read = log.read().decode("utf-8", "replace").splitlines()
+        return [line for line in read if not line.startswith("--- ")][-lines:]

@@ -16,7 +16,7 @@ from services.local.child import Child, Spec
 from services.local.system import Plan
 
 READY_SECONDS = 120.0
-GIVE_UP_AFTER = 6  # crashes in a row of one process before the whole has ever been ready
+GIVE_UP_AFTER = 4  # crashes in a row of one process before the whole has ever been ready
 
 
 class CannotStart(Exception):
@@ -152,7 +152,7 @@ class Supervisor:
         wait = child.schedule_restart()
         say(f"{child.spec.name} {how}; starting it again" + (f" in {wait:.1f} s" if wait else ""))
         if status > 0:
-            for line in child.tail(3):
+            for line in child.tail(2):
                 say(f"  {child.spec.name} | {line}")
 
     def _await(self, child: Child) -> None:
@@ -187,7 +187,7 @@ class Supervisor:
             if time.monotonic() > told:
                 told += 15
                 say(f"still waiting for: {'; '.join(reasons)}")
-            time.sleep(0.1)
+            time.sleep(0.3)
 
     def _not_ready(self) -> list[str]:
         silent = [child.spec.name for child in self.children if not child.spec.ready()]
