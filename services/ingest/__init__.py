@@ -10,7 +10,6 @@ LAZY = {  # parsers load their libraries only where they are used
     "parse_repository": "repository",
     "clone_repository": "git",
     "parse_in_child": "child",
-    "segments": "segments",
 }
 __all__ = ["LIMITS", "Block", "Chapter", "Checkout", "File", "IngestError", "Limits", "Parsed", "Symbol"]
 

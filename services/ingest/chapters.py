@@ -160,7 +160,7 @@ def drop_contents(text: str, found: list[Heading], last: int) -> list[Heading]:
     """A heading with nothing below it whose words come again later is a line of the table of contents."""
     key: Callable[[Heading], str] = lambda h: re.sub(r"\W+", " ", h.title).strip().lower()[:24]  # noqa: E731
     final = {key(h): h.start for h in found}
-    ends = [h.start for h in found[1:]] + [last]
+    ends = [*(h.start for h in found[1:]), last][: len(found)]
     thin = [len(text[h.end : end].strip()) < 60 for h, end in zip(found, ends, strict=True)]
     return [h for h, empty in zip(found, thin, strict=True) if not (empty and final[key(h)] > h.start)]
 

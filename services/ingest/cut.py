@@ -17,7 +17,7 @@ def cut(text: str, fixed: list[Cut]) -> Iterator[Cut]:
     """Spans that tile `text`: the fixed ones (headings, code) as they are, paragraphs between them."""
     at = 0
     for start, end, kind in fixed:
-        if text[at:start].strip():
+        if at < start and (at or text[:start].strip()):  # empty lines at the very top join what follows
             yield from paragraphs(text, at, start)
             at = start
         end = max(at, swallow_blank(text, end) if end > start else start)

@@ -166,13 +166,14 @@ def depth(node: etree._Element, name: str) -> int:
 def toc_marks(
     entries: list[Entry], starts: dict[str, int], anchors: dict[tuple[str, str], int], size: int
 ) -> list[Heading]:
-    """Entries at the char they point to; of several at one place the first, of one pointing nowhere none."""
-    marks: dict[int, Heading] = {}
-    for e in entries:
-        char = anchors.get((e.file, e.anchor), starts.get(e.file))
-        if char is not None and char < size and e.title:
-            marks.setdefault(char, Heading(e.title, e.level, char, char))
-    return [marks[char] for char in sorted(marks)]
+    """Entries at the char they point to; of several at one place those that nest, of one pointing nowhere none."""
+    marks: list[Heading] = []
+    placed = [(anchors.get((e.file, e.anchor), starts.get(e.file, size)), e) for e in entries if e.title]
+    for char, e in sorted(placed, key=lambda p: p[0]):
+        same = bool(marks) and marks[-1].start == char
+        if char < size and (not same or e.level > marks[-1].level):
+            marks.append(Heading(e.title, e.level, char, char))
+    return marks
 
 
 def matter(text: str, marks: list[Heading]) -> list[Heading]:

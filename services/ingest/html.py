@@ -203,6 +203,8 @@ def marks_of(text: str, headings: list[Heading]) -> list[Heading]:
     """Headings that have something below them; where the page has none, chapters by their look."""
     first, last = body_of(text)
     headings = [h for h in headings if first <= h.start < last]
+    if not headings:
+        return find_chapters(text)
     ends = [h.start for h in headings[1:]] + [last]
     levels = [h.level for h in headings[1:]] + [0]
     full = [
