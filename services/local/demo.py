@@ -9,7 +9,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
 
@@ -94,10 +93,10 @@ class Demo:
         book = self.read(self.choices.book or sample())
         self.summaries(book)
         session, questions = self.rest.session(book.source), self.questions()
-        self.screen.title("Three questions" if len(questions) == 3 else "Questions")
-        for question in questions:
-            self.ask(session, question, book.names)
-        proven = self.kill_and_ask(session, questions[0], book)
+        self.screen.title("Questions")
+        for question, expected in questions.items():
+            self.ask(session, question, book.names, expected)
+        proven = self.kill_and_ask(session, next(iter(questions)), book)
         if self.choices.with_repository:
             self.repository()
         self.farewell(time.monotonic() - began)
@@ -155,16 +154,19 @@ class Demo:
 
     # ---- questions -----------------------------------------------------------------------------------------------
 
-    def questions(self) -> Sequence[str]:
-        if self.choices.questions:
-            return self.choices.questions
-        return ANY_BOOK if self.choices.book else sample_questions()
+    def questions(self) -> dict[str, str]:
+        """Each with what its answer should be, where somebody has put that down."""
+        if self.choices.questions or self.choices.book:
+            return dict.fromkeys(self.choices.questions or ANY_BOOK, "")
+        return {fact["question"]: fact["answer"] or "the book does not say" for fact in sample_facts()}
 
-    def ask(self, session: Json, question: str, names: Names) -> tuple[Json, float]:
+    def ask(self, session: Json, question: str, names: Names, expected: str = "") -> tuple[Json, float]:
         began = time.monotonic()
         message = self.rest.ask(session, question)
         took = time.monotonic() - began
         self.screen.answer(question, message, names, took)
+        if expected:
+            self.screen.indented(f"its author's own answer: {expected}", "dim")
         return message, took
 
     def kill_and_ask(self, session: Json, question: str, book: Read) -> bool:
@@ -229,12 +231,12 @@ def sample() -> Path:
     return found[0]
 
 
-def sample_questions() -> Sequence[str]:
-    """Three of the facts that the sample's author put down beside it."""
-    try:
-        facts: Any = json.loads((SAMPLES / "facts.json").read_text())
-    except (OSError, ValueError):
-        return ANY_BOOK
-    rows = facts if isinstance(facts, list) else facts.get("facts") or facts.get("questions") or []
-    asked = [row["question"] for row in rows if row.get("demo", True) and row.get("answer")]
-    return asked[:3] or ANY_BOOK
+def sample_facts() -> list[Json]:
+    """Three facts from all over the sample, and one thing that it does not say; its author put them down beside it."""
+    rows: list[Json] = json.loads((SAMPLES / "facts.json").read_text(encoding="utf-8"))
+    said = [row for row in rows if row["answer"]]
+    return [*(said[len(said) * n // 6] for n in (1, 3, 5)), *[row for row in rows if not row["answer"]][:1]]
+
+
+def sample_questions() -> list[str]:
+    return [fact["question"] for fact in sample_facts()]
