@@ -10,6 +10,7 @@ import redis.asyncio as async_redis
 from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from services import log
 from services.gateway import (
     documents,
     health,
@@ -31,8 +32,11 @@ from services.settings import Settings
 ROUTERS = (documents, repositories, sessions, messages, search, jobs, model)
 
 
-def create_app(settings: Settings, model_of: Callable[[str], Any] | None = None) -> FastAPI:
-    """`model_of(tenant)` gives a client of the engine; tests hand in a twin."""
+def create_app(settings: Settings | None = None, model_of: Callable[[str], Any] | None = None) -> FastAPI:
+    """`model_of(tenant)` gives a client of the engine; tests hand in a twin. Without settings: from the environment."""
+    if settings is None:
+        settings = Settings()
+        log.configure("gateway", settings)
     app = FastAPI(
         title="Shiori",
         version="1",

@@ -3,10 +3,10 @@
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response, UploadFile
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import UploadFile
+from starlette.datastructures import UploadFile as FormFile
 
 from services.errors import InvalidInput
 from services.gateway import schemas as out
@@ -56,10 +56,11 @@ async def create_repository(
         return await run_in_threadpool(_from_url, here, tenant, idempotency_key, wanted)
     async with request.form(max_files=1, max_fields=8) as form:
         file = form.get("file")
-        if not isinstance(file, UploadFile):
+        if not isinstance(file, FormFile):
             missing = [{"pointer": "/file", "detail": "is missing"}]
             raise InvalidInput("Send a file, or JSON with a url.", errors=missing)
-        return await run_in_threadpool(take_file, here, tenant, idempotency_key, "repository", file)
+        upload = UploadFile(file.file, size=file.size, filename=file.filename, headers=file.headers)
+        return await run_in_threadpool(take_file, here, tenant, idempotency_key, "repository", upload)
 
 
 def _by_url(body: bytes, here: Parts) -> out.RepositoryByUrl:

@@ -194,9 +194,8 @@ def fork(db: Session, tenant: str, session_id: str, mark: str | None, title: str
 
 
 def _copy_turn(db: Session, session: ChatSession, turn: Turn) -> str:
-    kept = ("status", "ordinal", "question", "answer", "origin", "usage", "timing", "evidence", "answered")
-    kept += ("confirmed", "engine_mark")
-    copy = Turn(id=new_id("msg"), session_id=session.id, **{name: getattr(turn, name) for name in kept})
+    copied = "status ordinal question answer origin usage timing evidence answered confirmed engine_mark"
+    copy = Turn(id=new_id("msg"), session_id=session.id, **{name: getattr(turn, name) for name in copied.split()})
     copy.head_before, copy.head_after, copy.created_at = session.head, copy.id, turn.created_at
     copy.quotes = [_copy_quote(quote) for quote in turn.quotes]
     db.add(copy)

@@ -19,11 +19,16 @@ ROWS_AT_ONCE = 2_000
 class ParsedSource(Protocol):
     """What ingest hands over; services.ingest.types.Parsed fits."""
 
-    title: str
-    text: str
-    blocks: Sequence[Any]
-    symbols: Sequence[Any]
-    revision: str | None
+    @property
+    def title(self) -> str: ...
+    @property
+    def text(self) -> str: ...
+    @property
+    def blocks(self) -> Sequence[Any]: ...
+    @property
+    def symbols(self) -> Sequence[Any]: ...
+    @property
+    def revision(self) -> str | None: ...
 
 
 def create(db: Session, tenant: str, kind: str, title: str, **fields: Any) -> Source:

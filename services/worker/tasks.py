@@ -1,0 +1,60 @@
+"""Celery tasks: ids in, a plain function, the outcome recorded (by run.perform)."""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import redis
+from celery import Celery, Task
+
+from services import jobs
+from services.inference.client import InferenceClient
+from services.library.db import Database
+from services.settings import Settings
+from services.worker.answer import answer, empty_bin
+from services.worker.ingest import ingest
+from services.worker.run import Run, Tools, perform
+from services.worker.summarise import summarise
+from services.worker.sweep import BIN_TASK
+
+WORK: dict[jobs.Kinds, Callable[[Run, str], dict[str, Any]]] = {
+    jobs.Kinds.ingest: ingest,
+    jobs.Kinds.summarise: summarise,
+    jobs.Kinds.answer: answer,
+}
+
+
+def make_tools(settings: Settings, model_of: Callable[[str], Any] | None = None) -> Tools:
+    connection = redis.Redis.from_url(settings.redis_url, socket_connect_timeout=2, socket_timeout=5)
+    return Tools(settings, Database(settings.database_url), connection, model_of or _clients(settings))
+
+
+def _clients(settings: Settings) -> Callable[[str], InferenceClient]:
+    @lru_cache(maxsize=64)
+    def client(tenant: str) -> InferenceClient:
+        return InferenceClient(settings.engine_address, tenant)
+
+    return client
+
+
+def register(app: Celery, tools: Callable[[], Tools]) -> None:
+    """`tools()` gives the process's own, made after the fork."""
+    for kind, work in WORK.items():
+        app.task(name=jobs.task_name(kind), base=Base)(_task(work, tools))
+    app.task(name=BIN_TASK)(lambda: empty_bin(tools()))
+
+
+def _task(work: Callable[[Run, str], dict[str, Any]], tools: Callable[[], Tools]) -> Callable[..., None]:
+    def task(subject: str, job_id: str) -> None:
+        perform(tools(), job_id, lambda run: work(run, subject))
+
+    return task
+
+
+class Base(Task):
+    """Acknowledged after the work, so a killed worker's message is not lost; run twice, it works once."""
+
+    abstract = True
+    acks_late = True
+    reject_on_worker_lost = True
+    ignore_result = True
