@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 
+from services import errors
 from services.agent import repo
 from services.agent.model import Model, Said, say
 from services.agent.prompts import question_turn, remembered
@@ -92,9 +93,9 @@ def shown(hits: Sequence[Hit]) -> list[Hit]:
     out: list[Hit] = []
     size = 0
     for hit in hits:
-        size += len(hit.block.text)
-        if not out or size <= PASSAGE_BUDGET:
+        if not out or size + len(hit.block.text) <= PASSAGE_BUDGET:
             out.append(hit)
+            size += len(hit.block.text)
     return out
 
 
@@ -165,13 +166,17 @@ def tell(result: Answer, emit: Emit) -> None:
 
 
 def keep(model: Model, session_id: str, parts: list[Part], digest: str, bookmark: str) -> str:
-    """The turn into the session, whole or not at all; the digest of the new head."""
-    stream = model.read(session_id, parts, bookmark=bookmark, segment="turn", expected_digest=digest)
-    with closing(stream):
-        for message in stream:
-            if message.done:
-                digest = message.head.digest
-    return digest
+    """The turn into the session, whole or not at all; the digest of the new head.
+
+    A bookmark that is there already says that this very turn was kept before its worker was lost.
+    """
+    try:
+        with closing(
+            model.read(session_id, parts, bookmark=bookmark, segment="turn", expected_digest=digest)
+        ) as stream:
+            return next(message.head.digest for message in stream if message.done)
+    except errors.AlreadyExists:
+        return digest
 
 
 def usage_of(turn: Turn) -> dict[str, int]:

@@ -70,7 +70,8 @@ def listen(chunks: Iterable[Any], opened: bool = False) -> Said:
     """`opened`: the first quote was opened by force, whether or not the engine echoes it."""
     said, words, inside = Said(), [""] if opened else [], opened
     for chunk in chunks:
-        said.logprobs += chunk.logprobs
+        echo = opened and chunk.special == "quote" and words == [""]
+        said.logprobs += [] if echo else chunk.logprobs
         if inside and chunk.text:
             words[-1] += chunk.text
         if chunk.special == "quote":

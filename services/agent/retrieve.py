@@ -1,6 +1,7 @@
 """BM25 over blocks, in memory: stop words out, stems, accents off; adjacent blocks become one passage."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import tantivy
@@ -9,6 +10,7 @@ from services.agent.types import Hit, SourceView
 from services.ingest.types import Block
 
 PASSAGE_CHARS = 700  # a hit grows by its neighbours up to here: lines of dialogue say little alone
+LONGEST_PASSAGE = 1_200
 HEAP = 15_000_000  # bytes, tantivy's least
 ASKING = frozenset(
     """what which who whom whose when where why how does did do is are was were has have had can could would should
@@ -68,54 +70,72 @@ def index_of(rows: tuple[str, ...]) -> Index:
 
 
 def retrieve(views: Sequence[SourceView], query: str, limit: int = 5) -> list[Hit]:
-    """Passages that share most with the query, best first, over all views at once."""
-    rows = [(view, block) for view in views for block in view.blocks if block.text.strip()]
-    index = index_of(tuple(block.text for _, block in rows))
-    hits: list[Hit] = []
-    for row, score in index.search(query, 3 * limit):
-        view, block = rows[row]
-        add(hits, Hit(grown(view, block), view.id, score), view)
+    """Passages that share most with the query, best first, over all views at once. No two overlap."""
+    rows = [(view, n) for view in views for n, block in enumerate(view.blocks) if block.text.strip()]
+    index = index_of(tuple(view.blocks[n].text for view, n in rows))
+    found = [(*rows[row], score) for row, score in index.search(query, 3 * limit)]
+    passages: list[Passage] = []
+    for view, n, score in found:
+        if not any(p.view is view and p.first <= n <= p.last for p in passages):
+            grow(Passage(view, n, n, score), passages)
+    hits = [Hit(merged(p.view, p.first, p.last), p.view.id, p.score) for p in passages if p.telling()]
     return hits[:limit]
 
 
-def add(hits: list[Hit], new: Hit, view: SourceView) -> None:
-    """Into the list; a passage that touches one already there joins it, which keeps its rank."""
-    for n, hit in enumerate(hits):
-        if hit.source_id == new.source_id and touches(hit.block, new.block):
-            if hit.block.char[1] - hit.block.char[0] < 2 * PASSAGE_CHARS:
-                hits[n] = Hit(merged(view, hit.block, new.block), hit.source_id, hit.score)
-            return
-    hits.append(new)
+@dataclass
+class Passage:
+    """Blocks first to last of a view."""
+
+    view: SourceView
+    first: int
+    last: int
+    score: float
+
+    def size(self) -> int:
+        return self.view.blocks[self.last].char[1] - self.view.blocks[self.first].char[0]
+
+    def telling(self) -> bool:
+        """Not a title alone."""
+        return self.first < self.last or self.view.blocks[self.first].kind != "heading"
 
 
-def touches(one: Block, other: Block) -> bool:
-    same = (one.path, one.chapter) == (other.path, other.chapter)
-    return same and one.char[0] <= other.char[1] and other.char[0] <= one.char[1]
-
-
-def grown(view: SourceView, block: Block) -> Block:
-    """The block with what stands after and before it, in turn, within its chapter."""
-    first = last = block.ordinal - view.blocks[0].ordinal
-    size, after = len(block.text), True
-    stuck = 0
-    while size < PASSAGE_CHARS and stuck < 2:
-        near = last + 1 if after else first - 1
-        if 0 <= near < len(view.blocks) and joins(block, view.blocks[near], size):
-            first, last, size, stuck = min(first, near), max(last, near), size + len(view.blocks[near].text), 0
+def grow(new: Passage, others: list[Passage]) -> None:
+    """Takes in what stands after and before, in turn; a short passage that it then touches it joins, else the list."""
+    others_here = [p for p in others if p.view is new.view]
+    after, stuck = True, 0
+    while new.size() < PASSAGE_CHARS and stuck < 2:
+        near = new.last + 1 if after else new.first - 1
+        if fits(new, near, others_here):
+            new.first, new.last, stuck = min(new.first, near), max(new.last, near), 0
         else:
             stuck += 1
         after = not after
-    return merged(view, view.blocks[first], view.blocks[last])
+    beside = [p for p in others_here if touch(p, new) and p.size() + new.size() <= LONGEST_PASSAGE]
+    if beside:
+        beside[0].first, beside[0].last = min(beside[0].first, new.first), max(beside[0].last, new.last)
+    else:
+        others.append(new)
 
 
-def joins(block: Block, near: Block, size: int) -> bool:
-    same = (block.path, block.chapter) == (near.path, near.chapter)
-    return same and near.kind != "heading" and size + len(near.text) <= 2 * PASSAGE_CHARS
+def fits(new: Passage, near: int, others: Sequence[Passage]) -> bool:
+    """A block of the same chapter, not a heading, not too long, in no other passage."""
+    blocks = new.view.blocks
+    if not 0 <= near < len(blocks) or any(p.first <= near <= p.last for p in others):
+        return False
+    block, home = blocks[near], blocks[new.first]
+    same = (block.path, block.chapter) == (home.path, home.chapter) and block.kind != "heading"
+    return same and new.size() + len(block.text) <= LONGEST_PASSAGE
 
 
-def merged(view: SourceView, one: Block, other: Block) -> Block:
-    """One block from the first of the two to the last."""
-    head = one if one.char[0] <= other.char[0] else other
-    a, b = head.char[0], max(one.char[1], other.char[1])
-    line = head.line[0], max(one.line[1], other.line[1])
+def touch(one: Passage, other: Passage) -> bool:
+    blocks = one.view.blocks
+    near = one.last + 1 == other.first or other.last + 1 == one.first
+    return near and blocks[one.first].chapter == blocks[other.first].chapter
+
+
+def merged(view: SourceView, first: int, last: int) -> Block:
+    """One block from the first to the last."""
+    head, tail = view.blocks[first], view.blocks[last]
+    a, b = head.char[0], tail.char[1]
+    line = head.line[0], tail.line[1]
     return Block(head.ordinal, head.kind, view.text[a:b], (a, b), line, head.page, head.path, head.chapter)
