@@ -21,6 +21,11 @@ HEADINGS = {f"h{n}": n for n in range(1, 7)}
 SPACES = re.compile(r"[ \t\n\r\f\xa0]+")
 INVISIBLE = str.maketrans("", "", "\u00ad\u2060\u200b\ufeff")
 META_CHARSET = re.compile(rb"<(?:meta[^>]*charset|\?xml[^>]*encoding)\s*=\s*[\"']?\s*([A-Za-z0-9_.:-]+)", re.I)
+TAG = re.compile(
+    r"<(/?)(?!(?:p|li|t[drh]|dt|dd|tbody|thead|tfoot|option|br|hr|img|meta|link|input|col|wbr|area|base|source)\b)"
+    r"[a-z][a-z0-9:-]*(?![^<>]*/>)",
+    re.I,
+)
 CONTENTS = re.compile(r"(?i)(table of )?contents\.?$")
 DEEPEST = 4_000
 
@@ -122,10 +127,24 @@ def decode_html(data: bytes, name: str) -> str:
 
 
 def parse_html(source: str, name: str) -> LexborHTMLParser:
+    check_depth(source, name)
     try:
         return LexborHTMLParser(source)
     except Exception as error:
         raise IngestError("bad_html", f"{name} cannot be parsed as HTML ({error}). Save the page again.") from None
+
+
+def check_depth(source: str, name: str) -> None:
+    """Before parsing, whose time grows with the square of the depth; tags that are often left open do not count."""
+    depth = 0
+    for tag in TAG.finditer(source):
+        depth = max(0, depth - 1) if tag[1] else depth + 1
+        if depth > 4 * DEEPEST:
+            raise too_deep(name)
+
+
+def too_deep(name: str) -> IngestError:
+    return IngestError("too_deep", f"{name} nests its elements over {DEEPEST:,} deep. Save a plainer page.")
 
 
 def write_tree(tree: LexborHTMLParser, writer: Writer, name: str) -> None:
@@ -135,7 +154,7 @@ def write_tree(tree: LexborHTMLParser, writer: Writer, name: str) -> None:
         return
     for node, entering, depth in walk(root):
         if depth > DEEPEST:
-            raise IngestError("too_deep", f"{name} nests its elements over {DEEPEST:,} deep. Save a plainer page.")
+            raise too_deep(name)
         if entering:
             enter(node, writer)
         else:

@@ -1,6 +1,8 @@
 """Members of a zip within bounds: bytes are counted while unpacking, declared sizes are not trusted."""
 
 import io
+import lzma
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -9,6 +11,10 @@ from typing import IO
 from services.ingest.types import LIMITS, IngestError, Limits
 
 CHUNK = 1 << 16
+BROKEN = (  # all that zipfile may raise for bytes that are no good zip
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error,
+    EOFError, OSError, NotImplementedError, RuntimeError, ValueError, OverflowError,
+)  # fmt: skip
 
 
 class Budget:
@@ -41,7 +47,7 @@ class Budget:
 def open_zip(data: bytes, name: str, budget: Budget) -> zipfile.ZipFile:
     try:
         archive = zipfile.ZipFile(io.BytesIO(data))
-    except (zipfile.BadZipFile, OSError, ValueError, EOFError) as error:
+    except BROKEN as error:
         raise damaged(name, error) from None
     for _ in archive.infolist():
         budget.member()
@@ -54,7 +60,7 @@ def read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, budget: Budget)
     try:
         with archive.open(info) as stream:
             return read_bounded(stream, budget, lambda: info.compress_size)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError) as error:
+    except BROKEN as error:
         raise damaged(budget.name, error) from None
 
 

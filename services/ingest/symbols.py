@@ -85,9 +85,14 @@ def name_of(node: Node) -> str | None:
         same = node.type in NEEDS_BODY and node.parent is not None and node.parent.type == "type_definition"
         return None if same else words(name)
     declarator = node.child_by_field_name("declarator")  # C: dig through pointers and parameters
-    while declarator is not None and declarator.child_by_field_name("declarator"):
-        declarator = declarator.child_by_field_name("declarator")
+    while declarator is not None and (inner := inner_declarator(declarator)):
+        declarator = inner
     return words(declarator) if declarator is not None and "identifier" in declarator.type else None
+
+
+def inner_declarator(node: Node) -> Node | None:
+    inside = node.named_children[:1] if node.type == "parenthesized_declarator" else []
+    return inside[0] if inside else node.child_by_field_name("declarator")
 
 
 def words(node: Node | None) -> str | None:
@@ -133,6 +138,9 @@ def head_start(node: Node, outer: Node) -> int:
 
 def head_end(node: Node, body: Node) -> int:
     inner = body.child_by_field_name("body") or body.child_by_field_name("value")
+    if node.type == "type_spec":  # Go: the braces are inside the type
+        body_of = node.child_by_field_name("type")
+        inner = body_of.named_children[-1] if body_of and body_of.type == "struct_type" else None
     before = inner.prev_sibling if inner else None
     while before is not None and before.type == "comment":
         before = before.prev_sibling
@@ -140,7 +148,8 @@ def head_end(node: Node, body: Node) -> int:
 
 
 def signature(head: str) -> str:
-    return re.sub(r"\s+", " ", head).strip().rstrip("{:=> ")[:SIGNATURE]
+    head = re.sub(r"\s+", " ", head).strip()
+    return re.sub(r"(\s*(=>|[{:=]))+$", "", head)[:SIGNATURE]
 
 
 def receiver(node: Node) -> str | None:

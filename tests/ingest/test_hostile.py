@@ -178,8 +178,8 @@ def test_a_gigabyte_is_refused_unread(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["x" * (8 << 20), "word " * (1 << 20), "\n" * (1 << 20) + "x", "# h\n" * 50_000, "(" * (1 << 20), " \n" * (1 << 20) + "x",
-     "I\n\n" * 100_000, "[" * 100_000 + "\n"],
+    ["x" * (8 << 20), "word " * (1 << 20), "\n" * (1 << 20) + "x", "# h\n" * 50_000, "(" * (1 << 20),
+     " \n" * (1 << 20) + "x",     "I\n\n" * 100_000, "[" * 100_000 + "\n"],
     ids=["one word", "one line", "newlines", "headings", "brackets", "spaces", "numerals", "open links"],
 )  # fmt: skip
 @pytest.mark.parametrize("name", ["a.txt", "a.md"])
@@ -198,7 +198,8 @@ def test_nested_html(tmp_path: Path) -> None:
 
 def test_epub_with_a_hostile_toc_still_reads(tmp_path: Path) -> None:
     entity = '<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;"><!ENTITY c SYSTEM "file:///etc/passwd">]>'
-    nav = f'{entity}<html><nav><ol><li><a href="c0.xhtml">&b;&c;</a></li><li><a href="../../x">Up</a></li></ol></nav></html>'
+    nav = f'{entity}<html><nav><ol><li><a href="c0.xhtml">&b;&c;</a></li><li><a href="../../x">Up</a></li>'
+    nav += "</ol></nav></html>"
     parsed = parse(
         parse_document, tmp_path, "a.epub", epub_bytes({"One": "<h1>One</h1><p>words</p>"}, **{"OPS/nav.xhtml": nav})
     )

@@ -48,20 +48,21 @@ SAMPLES = {
         ("method", "A", "g", "g = ()", (7, 7)), ("function", None, "run", "exports.run = async (q)", (9, 9)),
         ("function", None, "k", "const k = function ()", (10, 10))]),
     "TypeScript": (
-        "export interface I<T> {\n  a: T;\n}\ntype N = number;\nenum E { A }\nabstract class C {\n  abstract f(): void;\n}\n"
-        "namespace S {\n  export function x(): void {}\n}\n", [
+        "export interface I<T> {\n  a: T;\n}\ntype N = number;\nenum E { A }\nabstract class C {\n"
+        "  abstract f(): void;\n}\nnamespace S {\n  export function x(): void {}\n}\n", [
         ("type", None, "I", "export interface I<T>", (1, 3)), ("type", None, "N", "type N", (4, 4)),
         ("type", None, "E", "enum E", (5, 5)), ("class", None, "C", "abstract class C", (6, 8)),
         ("method", "C", "f", "abstract f(): void", (7, 7)),
         ("function", "S", "x", "export function x(): void", (10, 10))]),
     "TSX": ("export const App = (p: P) => <div>{p.x}</div>;\n", [
         ("function", None, "App", "export const App = (p: P)", (1, 1))]),
-    "Go": ("package a\n\nfunc F(a int) int { return 1 }\n\ntype S[T any] struct {\n\ta T\n}\n\nfunc (s *S[T]) M() {}\n", [
+    "Go": (
+        "package a\n\nfunc F(a int) int { return 1 }\n\ntype S[T any] struct {\n\ta T\n}\n\nfunc (s *S[T]) M() {}\n", [
         ("function", None, "F", "func F(a int) int", (3, 3)), ("type", None, "S", "type S[T any] struct", (5, 7)),
         ("method", "S", "M", "func (s *S[T]) M()", (9, 9))]),
     "Rust": (
-        "pub struct S { a: u8 }\n\nimpl<T> Show for S<T> {\n    fn show(&self) -> u8 { 1 }\n}\n\nmod m {\n    pub fn k() {}\n}\n"
-        "trait T { fn f(&self); }\n", [
+        "pub struct S { a: u8 }\n\nimpl<T> Show for S<T> {\n    fn show(&self) -> u8 { 1 }\n}\n\n"
+        "mod m {\n    pub fn k() {}\n}\ntrait T { fn f(&self); }\n", [
         ("type", None, "S", "pub struct S", (1, 1)), ("method", "S", "show", "fn show(&self) -> u8", (4, 4)),
         ("function", "m", "k", "pub fn k()", (8, 8)), ("type", None, "T", "trait T", (10, 10)),
         ("method", "T", "f", "fn f(&self);", (10, 10))]),
@@ -84,7 +85,8 @@ def test_symbols(language: str) -> None:
     for s in found:
         code = source[slice(*s.char)]
         assert code == code.strip() and s.name in code
-        assert "\n".join(source.split("\n")[s.line[0] - 1 : s.line[1]]).strip() == code
+        assert code in "\n".join(source.split("\n")[s.line[0] - 1 : s.line[1]])
+        assert s.line == (source.count("\n", 0, s.char[0]) + 1, source.count("\n", 0, s.char[1]) + 1)
 
 
 FILES: dict[str, str | bytes] = {
@@ -192,11 +194,11 @@ def test_links_in_a_folder_are_not_followed(tmp_path: Path) -> None:
 
 def test_revision_of_a_git_archive(tmp_path: Path) -> None:
     root = folder(tmp_path / "in", {"a.py": "x = 1\n"})
-    run = lambda *a: (
-        subprocess.run(
-            ["git", "-c", "user.name=a", "-c", "user.email=a@b", *a], cwd=root, check=True, capture_output=True
-        ).stdout
-    )  # noqa: E501, E731
+
+    def run(*arguments: str) -> bytes:
+        command = ["git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments]
+        return subprocess.run(command, cwd=root, check=True, capture_output=True).stdout
+
     run("init", "-q")
     run("add", "a.py")
     run("commit", "-qm", "one")
