@@ -10,6 +10,7 @@ import { Contents } from './features/reader/Contents'
 import { Reader } from './features/reader/Reader'
 import { Summaries } from './features/summaries/Summaries'
 import { Announcer } from './shared/Announcer'
+import { Bookmark } from './shared/Bookmark'
 import { stepQuote, useFocus } from './shared/focus'
 import { usePlace } from './shared/place'
 import { ProblemNote } from './shared/ProblemNote'
@@ -39,7 +40,7 @@ export function App() {
       </a>
       <header className="top">
         <h1>
-          <span lang="ja" aria-hidden="true">栞</span> Shiori
+          <Bookmark /> Shiori
         </h1>
         <nav aria-label="Panels" className="panel-switch">
           {PANELS.map(([name, label]) => (
@@ -86,7 +87,7 @@ function Conversation({ source, session }: { source: Source; session: string | n
 function Welcome({ empty }: { empty: boolean }) {
   return (
     <div className="welcome">
-      <p className="big" lang="ja" aria-hidden="true">栞</p>
+      <Bookmark />
       <h2>{empty ? 'Put a book on the shelf' : 'Open a book'}</h2>
       <p>
         {empty ? 'Drop a file anywhere on this page: a book, a paper, a page of notes, or a zip of source code. ' : 'Choose one in the library, or drop a new file anywhere on this page. '}

@@ -6,9 +6,8 @@ export function createSession(sourceIds: string[]): Promise<Session> {
   return postJson<Session>('/v1/sessions', { source_ids: sourceIds })
 }
 
-export async function listMessages(session: string, signal?: AbortSignal): Promise<Message[]> {
-  const found = await getList<Message & { content?: string }>(`/v1/sessions/${encodeURIComponent(session)}/messages?limit=100`, signal)
-  return found.map((message) => ({ ...message, question: message.question ?? message.content ?? '', quotes: message.quotes ?? [] }))
+export function listMessages(session: string, signal?: AbortSignal): Promise<Message[]> {
+  return getList<Message>(`/v1/sessions/${encodeURIComponent(session)}/messages`, signal)
 }
 
 /** Asks, and yields the events of the answer. */

@@ -1,6 +1,6 @@
 /** Documents and repositories: the same routes under two names. */
 import { getJson, getList, postJson, send } from './http'
-import type { Source, Summary, TextPiece } from './types'
+import type { Source, Summaries, TextPiece } from './types'
 
 const ARCHIVE = /\.(zip|tar|tar\.gz|tgz)$/i
 
@@ -11,8 +11,8 @@ export function sourcePath(id: string): string {
 
 export async function listSources(signal?: AbortSignal): Promise<Source[]> {
   const [documents, repositories] = await Promise.all([
-    getList<Source>('/v1/documents?limit=100', signal),
-    getList<Source>('/v1/repositories?limit=100', signal),
+    getList<Source>('/v1/documents?limit=200', signal),
+    getList<Source>('/v1/repositories?limit=200', signal),
   ])
   return [...documents, ...repositories].sort(newestFirst)
 }
@@ -53,6 +53,10 @@ function piece(id: string, from: number, to: number, signal?: AbortSignal): Prom
   return getJson<TextPiece>(`${sourcePath(id)}/text?from=${from}&to=${to}`, signal)
 }
 
-export function getSummaries(id: string, signal?: AbortSignal): Promise<Summary[]> {
-  return getList<Summary>(`${sourcePath(id)}/summaries`, signal)
+export function getSummaries(id: string, signal?: AbortSignal): Promise<Summaries> {
+  return getJson<Summaries>(`${sourcePath(id)}/summaries`, signal)
+}
+
+export function makeSummaries(id: string): Promise<Summaries> {
+  return postJson<Summaries>(`${sourcePath(id)}/summaries`, {})
 }

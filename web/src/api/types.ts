@@ -62,11 +62,13 @@ export interface Quote {
 
 export interface Message {
   id: string
-  status?: string
+  status?: 'queued' | 'running' | 'succeeded' | 'failed' | 'cancelled'
   question: string
   answer: string | null
   quotes: Quote[]
   origin: 'read' | 'retrieved' | null
+  answered?: boolean | null // false: the text does not say
+  confirmed?: boolean | null // false: search found it, the model did not say so
   usage: Record<string, number> | null
   timing: Record<string, number> | null
   error?: Partial<Problem> | null
@@ -78,6 +80,13 @@ export interface Summary {
   title: string
   text: string
   quotes: Quote[]
+}
+
+export interface Summaries {
+  status: 'none' | 'queued' | 'running' | 'ready' | 'failed' | 'cancelled'
+  error: Partial<Problem> | null
+  whole: Summary | null
+  chapters: Summary[]
 }
 
 export interface TextPiece {

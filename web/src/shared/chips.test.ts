@@ -20,5 +20,7 @@ describe('withChips', () => {
 
   it('leaves text without quotes as it is', () => expect(shape('plain [1]', [])).toBe('plain [1]'))
 
+  it('stands behind the closing quotation mark', () => expect(shape('“It burns.” Yes.', [quote([1, 10])])).toBe('“It burns.”<0> Yes.'))
+
   it('takes several chips at one place and at the end', () => expect(shape('abc', [quote([0, 3]), quote([1, 3])])).toBe('abc<0><1>'))
 })

@@ -3,6 +3,8 @@ import type { Quote } from '../api/types'
 import { utf16Index } from './codepoints'
 import { quoteNumber } from './focus'
 
+const CLOSING = /["”’»」』]/
+
 export type Piece = { text: string } | { quote: number } // index into the quotes
 
 interface Cut {
@@ -24,13 +26,18 @@ export function withChips(text: string, quotes: Quote[]): Piece[] {
   return pieces
 }
 
+/** Behind the quotation mark that closes the quote, if one does. */
+function behindMarks(text: string, at: number): number {
+  return CLOSING.test(text[at] ?? '') ? at + 1 : at
+}
+
 function cuts(text: string, quotes: Quote[]): Cut[] {
   const named = [...text.matchAll(/\[(\d{1,3})\]/g)].flatMap((found): Cut[] => {
     const quote = quotes.findIndex((candidate, index) => quoteNumber(candidate, index) === Number(found[1]))
     return quote < 0 ? [] : [{ at: found.index, skip: found[0].length, quote }]
   })
   const spanned = quotes.flatMap((quote, index): Cut[] =>
-    quote.span && !named.some((cut) => cut.quote === index) ? [{ at: utf16Index(text, quote.span[1]), skip: 0, quote: index }] : [],
+    quote.span && !named.some((cut) => cut.quote === index) ? [{ at: behindMarks(text, utf16Index(text, quote.span[1])), skip: 0, quote: index }] : [],
   )
   return [...named, ...spanned].sort((a, b) => a.at - b.at)
 }

@@ -51,6 +51,11 @@ export function showChapter(source: string, char: Span): void {
   store.set({ ...store.get(), active: -1, target: { source, char, kind: 'chapter' } })
 }
 
+/** Back to where the reader was: the first paragraph at or after a character. */
+export function showPlace(source: string, char: number): void {
+  showChapter(source, [char, Infinity])
+}
+
 /** The number people see: the API's own, or the position in the list. */
 export function quoteNumber(quote: Quote, index: number): number {
   return quote.n ?? index + 1

@@ -20,6 +20,10 @@ export function duration(seconds: number): string {
   return seconds < 5400 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`
 }
 
+function remaining(seconds: number): string {
+  return seconds < 10 ? 'a few seconds' : duration(seconds)
+}
+
 export function percent(progress: Progress): number {
   return progress.total > 0 ? Math.min(100, Math.floor((100 * progress.done) / progress.total)) : 0
 }
@@ -28,7 +32,7 @@ export function percent(progress: Progress): number {
 export function progressWords(progress: Progress): string {
   const words = [`${percent(progress)} %`]
   if (progress.rate) words.push(`${count(progress.rate)} tokens/s`)
-  if (progress.eta_s) words.push(`${duration(progress.eta_s)} left`)
+  if (progress.eta_s) words.push(`${remaining(progress.eta_s)} left`)
   return words.join(' · ')
 }
 

@@ -28,18 +28,18 @@ function Footer({ message }: { message: Message }) {
   return (
     <footer>
       {message.origin && <span className={`pill ${message.origin}`}>{ORIGIN[message.origin]}</span>}
+      {message.confirmed === false && <span className="pill retrieved">found by search, not confirmed by the reading</span>}
       {words && <span className="quiet">{words}</span>}
     </footer>
   )
 }
 
-/** "resumed in 0.4 s instead of reading 90,112 tokens again · answered in 3.1 s" */
+/** "resumed in 0.4 s, 90,112 tokens not read again · answered in 3.1 s" */
 export function timeWords({ timing, usage }: Pick<Message, 'timing' | 'usage'>): string {
   const words: string[] = []
-  if (timing?.restore_ms) {
-    const instead = usage?.resumed_tokens ? ` instead of reading ${count(usage.resumed_tokens)} tokens again` : ''
-    words.push(`resumed in ${duration(timing.restore_ms / 1000)}${instead}`)
-  }
+  const again = usage?.resumed_tokens ? `, ${count(usage.resumed_tokens)} tokens not read again` : ''
+  if (timing?.restore_ms) words.push(`resumed in ${duration(timing.restore_ms / 1000)}${again}`)
+  else if (timing?.restore_ms === 0 && again) words.push(`reading was at hand${again}`)
   if (timing?.total_ms) words.push(`answered in ${duration(timing.total_ms / 1000)}`)
   return words.join(' · ')
 }

@@ -10,7 +10,7 @@ import { createStore } from '../../shared/store'
 import { apply, begin, type Live } from './live'
 
 const POLL_MS = 2000
-const LOST = { detail: 'The connection was lost. The answer is still being made and appears here when it is ready.' }
+const LOST = { detail: 'The connection was lost before the answer was whole. Check that the server is running, then ask again.' }
 
 export const liveAnswer = createStore<Live | null>(null)
 let stop: AbortController | null = null

@@ -47,9 +47,15 @@ function Paragraphs({ piece, starts, marks }: { piece: Piece; starts: ReadonlySe
 
 function Set({ paragraph: { from, text, look }, marks }: { paragraph: Paragraph; marks: Mark[] }) {
   const Tag = look === 'heading' ? 'h3' : look === 'code' ? 'pre' : 'p'
+  const hashes = look === 'heading' ? (/^ {0,3}#{1,6}\s+/.exec(text)?.[0] ?? '') : ''
   return (
     <Tag className={`para ${look}`} data-char={from}>
-      <Marked text={text} from={from} marks={marks} />
+      {hashes && (
+        <span className="hashes">
+          <Marked text={hashes} from={from} marks={marks} />
+        </span>
+      )}
+      <Marked text={text.slice(hashes.length)} from={from + hashes.length} marks={marks} />
     </Tag>
   )
 }

@@ -1,11 +1,11 @@
-import { useEffect, useMemo, useRef, type RefObject } from 'react'
+import { useEffect, useEffectEvent, useMemo, useRef, type RefObject } from 'react'
 import type { Source } from '../../api/types'
-import { useFocus, type Target } from '../../shared/focus'
+import { showPlace, useFocus, type Target } from '../../shared/focus'
 import { ProblemNote } from '../../shared/ProblemNote'
 import { BookText } from './BookText'
 import { FileText } from './FileText'
 import { marksOf } from './marks'
-import { chapterAt, firstFile, viewStore } from './outline'
+import { chapterAt, firstFile, rememberedPlace, rememberPlace, viewStore } from './outline'
 import { useCharacters } from './queries'
 import { ReaderHead } from './ReaderHead'
 import { charInView, scrollTo } from './scroll'
@@ -20,6 +20,7 @@ export function Reader({ source }: { source: Source }) {
   const length = useCharacters(source.id, source.outline.length ? 'parsed' : source.status)
   const characters = length.data
 
+  useReturn(source.id, target)
   useEffect(() => (target && scroller.current ? scrollTo(scroller.current, target) : undefined), [target])
   useWhereabouts(scroller, source.id, file, characters)
 
@@ -42,6 +43,15 @@ export function Reader({ source }: { source: Source }) {
   )
 }
 
+/** Opens a source where it was left, unless something else is wanted. */
+function useReturn(source: string, target: Target | null): void {
+  const wanted = useEffectEvent(() => {
+    const place = target ? 0 : rememberedPlace(source)
+    if (place) showPlace(source, place)
+  })
+  useEffect(() => wanted(), [source])
+}
+
 function NoText({ source, error, retry }: { source: Source; error: Error; retry: () => void }) {
   if (source.status === 'failed' || source.status === 'cancelled') return <p className="quiet">There is no text to show.</p>
   if (source.status !== 'ready') return <p className="quiet">The text appears here as soon as it has been taken in.</p>
@@ -62,7 +72,7 @@ function useWhereabouts(scroller: RefObject<HTMLElement | null>, source: string,
     const look = () => {
       timer = 0
       const char = charInView(root)
-      if (char !== null && (viewStore.get()?.char !== char || viewStore.get()?.source !== source)) viewStore.set({ source, char })
+      if (char !== null && (viewStore.get()?.char !== char || viewStore.get()?.source !== source)) rememberPlace(source, char)
     }
     const later = () => (timer ||= window.setTimeout(look, 120))
     later()

@@ -33,12 +33,16 @@ function Where({ source, characters }: { source: Source; characters: number }) {
 function QuoteBar({ source }: { source: Source }) {
   const { quotes, active } = useFocus()
   const quote = quotes[active]
-  if (!quote || quote.source_id !== source.id) return null
+  const shown = quote?.source_id === source.id ? quote : null
   return (
-    <div className="quote-bar">
-      <p>
-        <strong>Quote {quoteNumber(quote, active)}</strong> {whereabouts(quote, source.outline)}{' '}
-        <span className={`match ${quote.match}`}>{MATCH_WORDS[quote.match]}</span>
+    <div className="quote-bar" hidden={!shown}>
+      <p aria-live="polite">
+        {shown && (
+          <>
+            <strong>Quote {quoteNumber(shown, active)}</strong> {whereabouts(shown, source.outline)}{' '}
+            <span className={`match ${shown.match}`}>{MATCH_WORDS[shown.match]}</span> <span className="unseen">{shown.text}</span>
+          </>
+        )}
       </p>
       <div>
         <button onClick={() => stepQuote(-1)} disabled={nextQuote(quotes, active, -1) === null} aria-keyshortcuts="p">

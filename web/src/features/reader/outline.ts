@@ -4,6 +4,18 @@ import { createStore } from '../../shared/store'
 /** The first character of the source that is now seen in the reader. */
 export const viewStore = createStore<{ source: string; char: number } | null>(null)
 
+const REMEMBERED = 'shiori.place.' // and the source's id
+
+export function rememberPlace(source: string, char: number): void {
+  viewStore.set({ source, char })
+  localStorage.setItem(REMEMBERED + source, String(char))
+}
+
+/** Where the reader left this source; 0: at its beginning, or never opened. */
+export function rememberedPlace(source: string): number {
+  return Number(localStorage.getItem(REMEMBERED + source)) || 0
+}
+
 /** The chapter or file a character stands in: the last that begins at or before it; -1 before the first. */
 export function chapterAt(outline: Chapter[], char: number): number {
   let low = 0
