@@ -1,4 +1,4 @@
-import { useCallback, useEffect, useMemo, useState } from 'react'
+import { useCallback, useEffect, useMemo } from 'react'
 import type { Source } from './api/types'
 import { ASK_BOX } from './features/chat/AskBox'
 import { Chat } from './features/chat/Chat'
@@ -11,15 +11,16 @@ import { Reader } from './features/reader/Reader'
 import { Summaries } from './features/summaries/Summaries'
 import { Announcer } from './shared/Announcer'
 import { Bookmark } from './shared/Bookmark'
-import { stepQuote, useFocus } from './shared/focus'
+import { stepQuote } from './shared/focus'
+import { panelStore, showPanel, type Panel } from './shared/panel'
 import { usePlace } from './shared/place'
 import { ProblemNote } from './shared/ProblemNote'
 import { openSettings } from './shared/settings'
 import { SettingsDialog } from './shared/SettingsDialog'
+import { useStore } from './shared/store'
 import { Tabs } from './shared/Tabs'
 import { useKeys } from './shared/useKeys'
 
-type Panel = 'library' | 'text' | 'ask'
 const PANELS: [Panel, string][] = [['library', 'Library'], ['text', 'Text'], ['ask', 'Ask']]
 
 /** The reading room: shelf, text, conversation. On a narrow screen one of them at a time. */
@@ -29,13 +30,13 @@ export function App() {
   const source = useSource(place.source)
   const add = useAdd()
   const over = useDrop(useCallback((files) => add.mutate(files), [add]))
-  const [panel, setPanel] = usePanel(place.source)
+  const panel = useStore(panelStore)
   useTitle(source.data)
-  useShortcuts(setPanel)
+  useShortcuts()
 
   return (
-    <div className="page" data-panel-open={panel}>
-      <a className="skip" href="#text-panel" onClick={(event) => (event.preventDefault(), setPanel('text'), document.getElementById('text-panel')?.focus())}>
+    <div className="page" data-panel-open={panel === 'text' && place.source === null ? 'library' : panel}>
+      <a className="skip" href="#text-panel" onClick={(event) => (event.preventDefault(), showPanel('text'), document.getElementById('text-panel')?.focus())}>
         Skip to the text
       </a>
       <header className="top">
@@ -44,7 +45,7 @@ export function App() {
         </h1>
         <nav aria-label="Panels" className="panel-switch">
           {PANELS.map(([name, label]) => (
-            <button key={name} aria-pressed={panel === name} onClick={() => setPanel(name)}>
+            <button key={name} aria-pressed={panel === name} onClick={() => showPanel(name)}>
               {label}
             </button>
           ))}
@@ -97,24 +98,12 @@ function Welcome({ empty }: { empty: boolean }) {
   )
 }
 
-/** On a narrow screen: opening a source shows its text, and so does a quote. */
-function usePanel(source: string | null): [Panel, (panel: Panel) => void] {
-  const [panel, setPanel] = useState<Panel>(source ? 'text' : 'library')
-  const { target } = useFocus()
-  const [seen, setSeen] = useState({ source, target })
-  if (seen.source !== source || seen.target !== target) {
-    setSeen({ source, target })
-    setPanel(source ? 'text' : 'library')
-  }
-  return [panel, setPanel]
-}
-
-function useShortcuts(setPanel: (panel: Panel) => void): void {
+function useShortcuts(): void {
   const toAsk = useCallback(() => {
-    setPanel('ask')
+    showPanel('ask')
     document.getElementById('tab-ask')?.click()
     requestAnimationFrame(() => document.getElementById(ASK_BOX)?.focus())
-  }, [setPanel])
+  }, [])
   useKeys(useMemo(() => ({ '/': toAsk, n: () => stepQuote(1), p: () => stepQuote(-1), Escape: stopAnswer }), [toAsk]))
 }
 

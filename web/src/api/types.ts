@@ -37,6 +37,11 @@ export interface Source {
   created_at?: string
 }
 
+/** Not at an end yet. */
+export function isActive({ status }: Pick<Source, 'status'>): boolean {
+  return status === 'queued' || status === 'reading'
+}
+
 export interface Progress {
   phase: string
   done: number

@@ -1,5 +1,6 @@
 /** Which quotes are marked in the text, which one is active, and where the text should scroll to. */
 import type { Quote, Span } from '../api/types'
+import { showPanel } from './panel'
 import { showSource } from './place'
 import { createStore, useStore } from './store'
 
@@ -31,6 +32,7 @@ export function showQuote(owner: string, quotes: Quote[], active: number): void 
   const quote = quotes[active]
   if (!quote?.char) return
   showSource(quote.source_id)
+  showPanel('text')
   store.set({ owner, quotes, active, target: { source: quote.source_id, char: quote.char, kind: 'quote' } })
 }
 
@@ -48,6 +50,7 @@ export function nextQuote(quotes: Quote[], active: number, direction: 1 | -1): n
 }
 
 export function showChapter(source: string, char: Span): void {
+  showPanel('text')
   store.set({ ...store.get(), active: -1, target: { source, char, kind: 'chapter' } })
 }
 

@@ -1,4 +1,5 @@
 /** Where the reader is: source and session, kept in the address so that a reload or a link comes back to it. */
+import { showPanel } from './panel'
 import { createStore, useStore } from './store'
 
 export interface Place {
@@ -33,6 +34,7 @@ export function here(): Place {
 
 /** Opens a source with the conversation last held over it. */
 export function openSource(source: string | null): void {
+  showPanel(source ? 'text' : 'library')
   if (source === here().source) return
   goTo({ source, session: source ? (remembered()[source] ?? null) : null })
 }

@@ -1,5 +1,5 @@
 import { useEffect, useRef, type ReactNode, type UIEvent } from 'react'
-import type { Message, Source } from '../../api/types'
+import { isActive, type Message, type Source } from '../../api/types'
 import { offerQuotes } from '../../shared/focus'
 import { openSession } from '../../shared/place'
 import { ProblemNote } from '../../shared/ProblemNote'
@@ -14,7 +14,7 @@ const NEAR_END = 60 // pixels
 export function Chat({ source, session }: { source: Source; session: string | null }) {
   const messages = useMessages(session)
   const live = useStore(liveAnswer)
-  const mine = live && live.session === session ? live : null
+  const mine = live && live.session === session && (session !== null || live.source === source.id) ? live : null
   const ask = useAsk(source.id, session)
   const answering = isAnswering(live)
   const all = (messages.data ?? []).filter((message) => message.id !== mine?.id)
@@ -38,13 +38,18 @@ export function Chat({ source, session }: { source: Source; session: string | nu
           </button>
         </p>
       )}
-      <AskBox ready={source.status === 'ready'} answering={answering} ask={ask} />
+      {canBeAsked(source) && <AskBox ready={source.status === 'ready'} answering={answering} ask={ask} />}
     </div>
   )
 }
 
+/** Now or soon. */
+function canBeAsked(source: Source): boolean {
+  return source.status === 'ready' || isActive(source)
+}
+
 function NoQuestionYet({ source }: { source: Source }) {
-  if (source.status === 'failed' || source.status === 'cancelled') {
+  if (!canBeAsked(source)) {
     return <p className="quiet empty">This text was not read to its end, so it cannot be asked about. Add it again to read it.</p>
   }
   return (

@@ -4,7 +4,7 @@ import { apply, begin, type Live } from './live'
 const QUOTE = { n: 1, text: 'the lamp', source_id: 'doc_a', char: [4, 12], line: [1, 1], page: null, path: null, chapter: 0, match: 'exact' }
 
 function run(...events: [string, unknown][]): Live {
-  return events.reduce((live, [event, data]) => apply(live, event, data), begin('ses_a', 'Who?'))
+  return events.reduce((live, [event, data]) => apply(live, event, data), begin('doc_a', 'ses_a', 'Who?'))
 }
 
 describe('a live answer', () => {

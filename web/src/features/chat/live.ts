@@ -3,6 +3,7 @@ import type { Message, Problem, Progress, Quote } from '../../api/types'
 import { progressWords } from '../../shared/format'
 
 export interface Live {
+  source: string
   session: string | null // null until the session has been made
   question: string
   id: string
@@ -15,9 +16,9 @@ export interface Live {
   completed: Message | null
 }
 
-export function begin(session: string | null, question: string): Live {
+export function begin(source: string, session: string | null, question: string): Live {
   return {
-    session, question, id: 'live', job: null, text: '', quotes: [], restoredMs: null,
+    source, session, question, id: 'live', job: null, text: '', quotes: [], restoredMs: null,
     doing: 'Sending the question', problem: null, completed: null,
   }
 }

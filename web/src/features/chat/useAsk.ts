@@ -41,13 +41,13 @@ export function useAsk(source: string, session: string | null) {
 async function answer(client: QueryClient, source: string, session: string | null, question: string): Promise<void> {
   const mine = new AbortController()
   stop = mine
-  liveAnswer.set(begin(session, question))
+  liveAnswer.set(begin(source, session, question))
   try {
     const id = session ?? (await startSession(source))
     change((live) => ({ ...live, session: id }))
     for await (const { event, data } of ask(id, question, mine.signal)) {
       change((live) => apply(live, event, JSON.parse(data)))
-      if (liveAnswer.get()?.completed) return finish(client, id)
+      if (liveAnswer.get()?.completed) return await finish(client, id)
       if (liveAnswer.get()?.problem) return
     }
     change((live) => ({ ...live, problem: LOST }))
@@ -63,8 +63,9 @@ async function startSession(source: string): Promise<string> {
   return id
 }
 
-function finish(client: QueryClient, session: string): void {
+async function finish(client: QueryClient, session: string): Promise<void> {
   const message = liveAnswer.get()!.completed!
+  await client.cancelQueries({ queryKey: ['messages', session] }) // it may not know of the end yet
   client.setQueryData<Message[]>(['messages', session], (before = []) => [...before.filter(({ id }) => id !== message.id), message])
   liveAnswer.set(null)
   offerQuotes(message.id, message.quotes)

@@ -14,8 +14,8 @@ interface Props {
 /** Everything on the shelf, newest first. */
 export function Library({ sources, open, add }: Props) {
   return (
-    <section className="library" aria-labelledby="library-title">
-      <h2 id="library-title">Library</h2>
+    <div className="library">
+      <h2>Library</h2>
       <AddSource add={add} />
       {sources.error && <ProblemNote error={sources.error} retry={() => void sources.refetch()} />}
       {sources.data?.length === 0 && <p className="quiet">Nothing here yet.</p>}
@@ -24,6 +24,6 @@ export function Library({ sources, open, add }: Props) {
           <SourceItem key={source.id} source={source} open={source.id === open} />
         ))}
       </ul>
-    </section>
+    </div>
   )
 }

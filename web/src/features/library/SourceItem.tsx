@@ -1,10 +1,10 @@
 import { useEffect, useRef, useState } from 'react'
-import type { Source } from '../../api/types'
+import { isActive, type Source } from '../../api/types'
 import { announce } from '../../shared/Announcer'
 import { tokens } from '../../shared/format'
 import { openSource } from '../../shared/place'
 import { ProblemNote } from '../../shared/ProblemNote'
-import { isActive, useCancel, useProgress, useRemove } from './queries'
+import { useCancel, useProgress, useRemove } from './queries'
 import { ReadingBar } from './ReadingBar'
 
 /** A source on the shelf. */

@@ -2,16 +2,12 @@ import { useMutation, useQuery, useQueryClient, type QueryClient } from '@tansta
 import { useEffect } from 'react'
 import { cancelJob, followJob } from '../../api/jobs'
 import { addRepository, getSource, listSources, removeSource, uploadFile } from '../../api/sources'
-import type { Progress, Source } from '../../api/types'
+import { isActive, type Progress, type Source } from '../../api/types'
 import { here, openSource } from '../../shared/place'
 
 const LIST = ['sources']
 const POLL_MS = 2000
 const STREAMS = 2 // a browser opens few connections to one server; the other sources are polled
-
-export function isActive(source: Source): boolean {
-  return source.status === 'queued' || source.status === 'reading'
-}
 
 export function useSources() {
   const found = useQuery({

@@ -51,7 +51,7 @@ function Set({ paragraph: { from, text, look }, marks }: { paragraph: Paragraph;
   return (
     <Tag className={`para ${look}`} data-char={from}>
       {hashes && (
-        <span className="hashes">
+        <span className="hashes" aria-hidden="true">
           <Marked text={hashes} from={from} marks={marks} />
         </span>
       )}

@@ -1,12 +1,10 @@
 import { useEffect, useEffectEvent, useMemo, useRef, type RefObject } from 'react'
-import type { Source } from '../../api/types'
+import { isActive, type Source } from '../../api/types'
 import { showPlace, useFocus, type Target } from '../../shared/focus'
-import { ProblemNote } from '../../shared/ProblemNote'
 import { BookText } from './BookText'
 import { FileText } from './FileText'
 import { marksOf } from './marks'
 import { chapterAt, firstFile, rememberedPlace, rememberPlace, viewStore } from './outline'
-import { useCharacters } from './queries'
 import { ReaderHead } from './ReaderHead'
 import { charInView, scrollTo } from './scroll'
 
@@ -17,8 +15,7 @@ export function Reader({ source }: { source: Source }) {
   const marks = useMemo(() => marksOf(focus, source.id), [focus, source.id])
   const target = focus.target?.source === source.id ? focus.target : null
   const file = openFile(source, target)
-  const length = useCharacters(source.id, source.outline.length ? 'parsed' : source.status)
-  const characters = length.data
+  const characters = source.characters ?? 0
 
   useReturn(source.id, target)
   useEffect(() => (target && scroller.current ? scrollTo(scroller.current, target) : undefined), [target])
@@ -26,18 +23,15 @@ export function Reader({ source }: { source: Source }) {
 
   return (
     <>
-      <ReaderHead source={source} characters={characters ?? 0} />
+      <ReaderHead source={source} characters={characters} />
       {/* A scrolling region must be reachable by keyboard. */}
       {/* oxlint-disable-next-line jsx-a11y/no-noninteractive-tabindex */}
       <section ref={scroller} className="scroll text" data-scroll tabIndex={0} aria-label={`Text of ${source.title}`}>
-        {length.error && !characters && <NoText source={source} error={length.error} retry={() => void length.refetch()} />}
-        {!length.error && characters === undefined && <p className="quiet">Opening {source.title}…</p>}
-        {characters !== undefined && file < 0 && (
+        {characters === 0 && <p className="quiet">{noTextWords(source)}</p>}
+        {characters > 0 && file < 0 && (
           <BookText key={source.id} source={source} characters={characters} marks={marks} target={target} />
         )}
-        {characters !== undefined && source.outline[file] && (
-          <FileText source={source.id} file={source.outline[file]} marks={marks} />
-        )}
+        {source.outline[file] && <FileText source={source.id} file={source.outline[file]} marks={marks} />}
       </section>
     </>
   )
@@ -52,10 +46,8 @@ function useReturn(source: string, target: Target | null): void {
   useEffect(() => wanted(), [source])
 }
 
-function NoText({ source, error, retry }: { source: Source; error: Error; retry: () => void }) {
-  if (source.status === 'failed' || source.status === 'cancelled') return <p className="quiet">There is no text to show.</p>
-  if (source.status !== 'ready') return <p className="quiet">The text appears here as soon as it has been taken in.</p>
-  return <ProblemNote error={error} retry={retry} />
+function noTextWords(source: Source): string {
+  return isActive(source) ? 'The text appears here as soon as it has been taken in.' : 'There is no text to show.'
 }
 
 /** Which file of a repository is open; -1 for a document, which is shown whole. */
@@ -65,7 +57,7 @@ function openFile(source: Source, target: Target | null): number {
 }
 
 /** Tells the outline what is being looked at. */
-function useWhereabouts(scroller: RefObject<HTMLElement | null>, source: string, file: number, characters?: number) {
+function useWhereabouts(scroller: RefObject<HTMLElement | null>, source: string, file: number, characters: number) {
   useEffect(() => {
     const root = scroller.current!
     let timer = 0

@@ -1,24 +1,9 @@
-import { keepPreviousData, useQuery, useQueryClient } from '@tanstack/react-query'
+import { useQuery } from '@tanstack/react-query'
 import { getText } from '../../api/sources'
 import type { Span } from '../../api/types'
-import { CHUNK, fetchRange, trim, type Piece } from './chunks'
+import { fetchRange, trim, type Piece } from './chunks'
 
 const NEVER_CHANGES = { staleTime: Infinity, gcTime: 10 * 60_000 }
-
-/** How long the text is; the first chunk comes along. `version` changes when a source may have got its text. */
-export function useCharacters(source: string, version: string) {
-  const client = useQueryClient()
-  return useQuery({
-    queryKey: ['characters', source, version],
-    queryFn: async ({ signal }) => {
-      const first = await getText(source, 0, CHUNK, signal)
-      client.setQueryData(['text', source, 0, first.to], first)
-      return first.characters
-    },
-    placeholderData: keepPreviousData,
-    ...NEVER_CHANGES,
-  })
-}
 
 export function useChunk(source: string, index: number, characters: number, enabled: boolean) {
   const [from, to] = fetchRange(index, characters)

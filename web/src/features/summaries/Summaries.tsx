@@ -1,9 +1,8 @@
 import { useMutation, useQuery, useQueryClient } from '@tanstack/react-query'
 import { getSummaries, makeSummaries } from '../../api/sources'
-import type { Source, Summaries as All, Summary } from '../../api/types'
+import { isActive, type Source, type Summaries as All, type Summary } from '../../api/types'
 import { ProblemNote } from '../../shared/ProblemNote'
 import { QuotedText } from '../../shared/QuotedText'
-import { isActive } from '../library/queries'
 
 const POLL_MS = 4000
 
