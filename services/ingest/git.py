@@ -193,9 +193,9 @@ def failed(clone: Clone, errors: str) -> IngestError:
     for pattern, code, message in (
         (r"couldn't find remote ref|not our ref|invalid refspec", "unknown_revision",
          "The repository has no such branch, tag or commit. Check its name."),
-        (r"could not read Username|Authentication failed|40[134]|not found", "not_found",
+        (r"could not read Username|Authentication failed|error: 40[134]|not found", "not_found",
          f"No public repository at {clone.url}. Check the address; private ones must be uploaded as an archive."),
-        (r"redirect|30[1278]", "moved", f"{clone.url} points elsewhere. Give the repository's present address."),
+        (r"redirect|error: 30[1278]", "moved", f"{clone.url} points elsewhere. Give the repository's present address."),
         (r"SSL|certificate", "tls", f"{clone.url} has no valid certificate."),
     ):  # fmt: skip
         if re.search(pattern, errors):

@@ -56,7 +56,7 @@ def scan_markdown(text: str) -> tuple[list[Heading], list[Span]]:
                 fence = ""
         elif mark:
             fence, opened = mark[1], at
-        elif heading := heading_of(line, at, end, last):
+        elif line and (heading := heading_of(line, at, end, last)):
             headings.append(heading)
         last = (at, "" if fence or mark else line)
         at = end

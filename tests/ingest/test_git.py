@@ -27,6 +27,7 @@ class Backend(BaseHTTPRequestHandler):
         if path.startswith("/moved"):
             self.send_response(302)
             self.send_header("Location", "/demo.git" + self.path.removeprefix("/moved"))
+            self.send_header("Content-Length", "0")
             self.end_headers()
             return
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -129,7 +130,6 @@ def test_clone_of_a_tag_branch_or_commit(forge: Forge, tmp_path: Path, revision:
     assert checkout.revision == forge.commits["first"]
     assert (tmp_path / "c/a.py").read_text().startswith("def one")
     assert not os.path.lexists(tmp_path / "c/link"), "links do not come to disk"
-    assert "link" not in parse_repository(tmp_path / "c", "demo").text.replace("", "")[:0]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["c"]
 
 
