@@ -1,18 +1,111 @@
-"""In-memory twins of what lives in other processes."""
+"""Twins of what lives in other processes."""
 
-from types import SimpleNamespace
+import fcntl
+import json
+import re
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace as Reply
 from typing import Any
 
+from services import errors
+from tests.agent.twin import Reading, Twin, shown
 
-class FakeModel:
-    """A client of an engine that has nothing but a description."""
 
-    def __init__(self, tenant: str = "default") -> None:
-        self.tenant = tenant
+class FileTwin(Twin):
+    """An engine kept in a file, so that several processes share it and a killed one loses nothing that was saved.
+
+    It quotes the first words of the last passage it was shown. A file `down` beside it takes it away; `delay` is what
+    a message of a reading takes.
+    """
+
+    def __init__(self, folder: Path, tenant: str = "default", delay: float = 0.0, room: int = 1_000_000) -> None:
+        super().__init__(script=first_words)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.path, self.delay, self.room = folder, folder / f"{tenant}.json", delay, room
 
     def describe(self) -> Any:
-        numbers = ("parameters", "context_tokens", "grid_tokens", "page_tokens", "page_bytes", "snapshot_bytes")
+        numbers = ("parameters", "grid_tokens", "page_tokens", "page_bytes", "snapshot_bytes")
         free = ("slots_total", "slots_free", "pages_total", "pages_free")
-        return SimpleNamespace(
-            model="tiny", fingerprint="00", device="cpu", special_tokens=["doc"], **dict.fromkeys(numbers + free, 1)
+        self._up()
+        plain = dict.fromkeys(numbers + free, 1)
+        return Reply(
+            model="twin", fingerprint="00", device="cpu", special_tokens=["doc"], context_tokens=self.room, **plain
         )
+
+    def described(self, session_id: str) -> Any:
+        reading, found = self.named(session_id), super().described(session_id)
+        marks = {name: Reading(reading.segments[:upto]).head() for name, upto in reading.bookmarks.items()}
+        found.bookmarks = [Reply(name=name, head=head) for name, head in marks.items()]
+        return found
+
+    def describe_session(self, session_id: str) -> Any:
+        with self._file():
+            return self.described(session_id)
+
+    def open_session(self, session_id: str) -> Any:
+        with self._file(save=True):
+            return super().open_session(session_id)
+
+    def delete_session(self, session_id: str) -> int:
+        with self._file(save=True):
+            return super().delete_session(session_id)
+
+    def fork_session(self, session_id: str, new_session_id: str, bookmark: str = "") -> Any:
+        with self._file(save=True):
+            return super().fork_session(session_id, new_session_id, bookmark)
+
+    def bookmark_session(self, session_id: str, name: str) -> Any:
+        with self._file(save=True):
+            reading = self.named(session_id)
+            reading.bookmarks[name] = len(reading.segments)
+
+    def rewind_session(self, session_id: str, bookmark: str) -> Any:
+        with self._file(save=True):
+            reading = self.named(session_id)
+            reading.segments = reading.segments[: reading.bookmarks[bookmark]]
+
+    def read(self, session_id: str, parts: Iterable[Any], **options: Any) -> Iterator[Any]:
+        words = shown(parts)
+        with self._file():
+            position = self.named(session_id).head().position
+        for n in range(4):
+            time.sleep(self.delay)
+            self._up()
+            yield Reply(position=position + len(words) * n // 4, durable_position=position, done=False)
+        with self._file(save=True):
+            self.reads = []
+            messages = list(super().read(session_id, parts, **options))
+        yield messages[-1]
+
+    def generate(self, session_id: str, prompt: Iterable[Any], **options: Any) -> Iterator[Any]:
+        with self._file():
+            messages = list(super().generate(session_id, prompt, **options))
+        for message in messages:
+            time.sleep(self.delay)
+            self._up()
+            yield message
+
+    def _up(self) -> None:
+        if (self.folder / "down").exists():
+            raise errors.EngineUnavailable("The engine is restarting.")
+
+    @contextmanager
+    def _file(self, save: bool = False) -> Iterator[None]:
+        self._up()
+        with open(self.path.with_suffix(".lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            stored = json.loads(self.path.read_text()) if self.path.exists() else {}
+            self.sessions = {name: Reading(*parts) for name, parts in stored.items()}
+            yield
+            if save:
+                stored = {name: [one.segments, one.bookmarks] for name, one in self.sessions.items()}
+                self.path.write_text(json.dumps(stored))
+
+
+def first_words(context: str) -> list[str]:
+    passages = re.findall(r"(?:<\|doc\|>|<\|file\|>)([^<]*)", context)
+    words = passages[-1].split("\n\n")[0].strip() if passages else ""
+    return ["<|quote|>", words[:60], "<|/quote|>", "<|end|>"] if words else ["<|none|>", "<|end|>"]

@@ -120,11 +120,12 @@ def _ask(folder: Path, query: str, limit: int) -> list[tuple[int, float]]:
 
 
 def spread(text: str) -> Iterator[str]:
-    """Words; the parts of identifiers beside the whole; pairs of characters where a script writes no spaces."""
+    """Words; the parts of identifiers beside the whole; characters and pairs of them where a script writes no spaces."""
     for match in WORDS.finditer(text):
         word = match[0]
         if UNSPACED.search(word):
-            yield from (word[n : n + 2] for n in range(max(1, len(word) - 1)))
+            yield from word
+            yield from (word[n : n + 2] for n in range(len(word) - 1))
             continue
         yield word
         parts = PARTS.findall(word)

@@ -167,7 +167,7 @@ class ChatSession(Timed, Base):
     parent: Mapped[str | None]  # the session it was forked from
     forked_at: Mapped[str | None]  # the head it was forked at
     sources: Mapped[list["SessionSource"]] = relationship(
-        lazy="raise", order_by="SessionSource.ordinal", passive_deletes=True
+        lazy="raise", order_by="SessionSource.ordinal", passive_deletes="all"
     )
 
 
@@ -202,7 +202,7 @@ class Turn(Timed, Base):
     head_before: Mapped[str]
     head_after: Mapped[str | None]
     engine_mark: Mapped[str | None]  # the engine's bookmark behind this turn
-    quotes: Mapped[list["Quote"]] = relationship(lazy="raise", order_by="Quote.ordinal", passive_deletes=True)
+    quotes: Mapped[list["Quote"]] = relationship(lazy="raise", order_by="Quote.ordinal", passive_deletes="all")
 
 
 class Quote(Base):
