@@ -1,21 +1,23 @@
 """A question's turn: retrieval points, the model says, the text has the last word.
 
 1. BM25 finds the passages nearest to the question; they are shown again inside the question segment.
-2. The model, whose session has read the whole source, answers with a literal span or with none: one call, greedy.
-3. If it says none without being sure, or its span is nowhere, it must quote: a second call, and the last. The second
-   answer counts only if the model is confident and the sentence has a word in common with the question.
+2. The question is read on a fork of the session, which has read the whole source; the model answers with a literal span
+   or with none: greedy.
+3. If it says none without being sure, or its span is nowhere, it is asked once more and must quote. The second answer
+   counts only if the model is confident and the sentence has a word in common with the question.
 4. The span is located; the answer is the span and the sentence it stands in, both the source's own letters.
 5. The session keeps question and answer as one segment. A cancelled turn leaves it as it was.
 """
 
 import time
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 
 from services import errors
 from services.agent import repo
-from services.agent.model import Model, Said, say
+from services.agent.model import Model, Said
+from services.agent.posing import Posed, posed
 from services.agent.prompts import question_turn, remembered
 from services.agent.quotes import locate, quote, sentence_around
 from services.agent.reading import open_session
@@ -26,7 +28,6 @@ from services.inference.pb.inference_pb2 import Part
 NOT_ANSWERED = "The text does not answer this."
 PASSAGES = 3
 PASSAGE_BUDGET = 2_400  # characters of all passages, about 600 tokens
-ANSWER_TOKENS = 64
 NONE_SURE = 0.9  # probability of <|none|> from which it is believed at once
 QUOTE_SURE = 0.4  # mean probability of a forced quote's tokens from which it is believed
 RANKS = ("exact", "normalised", "fuzzy", "none")
@@ -41,20 +42,25 @@ class Turn:
     session_id: str
     question: str
     emit: Emit
+    name: str
     origin: Origin
     hits: list[Hit] = field(default_factory=list)
     calls: list[Said] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
 
-    def ask(self, prompt: Sequence[Part], quoting: bool = False) -> Said:
-        """From the reading, or, when there is none, from the prompt alone."""
-        said = say(self.model, self.session_id if self.origin == "read" else "", prompt, ANSWER_TOKENS, quoting)
-        if not self.calls and self.origin == "read":
-            ms = said.timing.get("restore_ms", 0.0)
-            source = "vault" if ms > 0 else "memory"
-            self.emit("state.restored", {"ms": ms, "tokens": said.usage.get("resumed_tokens", 0), "source": source})
-        self.calls.append(said)
-        return said
+    @contextmanager
+    def posed(self, prompt: Sequence[Part]) -> Iterator[Posed]:
+        """To the reading, or, when there is none, to the model with the prompt alone."""
+        scratch = self.origin == "retrieved"
+        with posed(self.model, self.session_id, prompt, scratch, self.name) as question:
+            self.calls = question.calls
+            if not scratch:
+                self.tell_restored()
+            yield question
+
+    def tell_restored(self) -> None:
+        ms, tokens = self.calls[0].timing["restore_ms"], self.calls[0].usage["resumed_tokens"]
+        self.emit("state.restored", {"ms": ms, "tokens": tokens, "source": "vault" if ms > 0 else "memory"})
 
 
 def answer(
@@ -62,16 +68,16 @@ def answer(
 ) -> Answer:
     """`bookmark` names the session's head behind this turn."""
     origin: Origin = "read" if all(view.engine_session for view in views) else "retrieved"
-    turn = Turn(model, views, session_id, question.strip(), emit, origin)
+    turn = Turn(model, views, session_id, question.strip(), emit, bookmark, origin)
     digest = ""
     if origin == "read":
         open_session(model, views, session_id, emit)
         digest = model.describe_session(session_id).head.digest
-    result, said = find(turn) if all(view.kind == "repository" for view in views) else from_text(turn)
+    code = all(view.kind == "repository" for view in views)
+    result, said = find(turn) if code else from_text(turn)
     tell(result, emit)
     if origin == "read":
-        opening = "find" if views[0].kind == "repository" else "question"
-        parts = remembered(opening, turn.question, said)
+        parts = remembered("find" if code else "question", turn.question, said)
         digest = keep(model, session_id, parts, digest, bookmark)
     return replace(result, usage=usage_of(turn), timing=timing_of(turn), digest=digest)
 
@@ -79,13 +85,19 @@ def answer(
 def from_text(turn: Turn) -> tuple[Answer, list[str]]:
     """The answer, and the words of it that the session keeps."""
     turn.hits = shown(retrieve(turn.views, turn.question, PASSAGES))
-    prompt = question_turn(turn.question, [hit.block.text for hit in turn.hits])
-    first = turn.ask(prompt)
-    found = located(turn, first)
-    if not found and not (first.none and first.first_probability() >= NONE_SURE):
-        second = turn.ask(prompt, quoting=True)
-        found = [q for q in located(turn, second) if second.mean_probability() >= QUOTE_SURE and akin(turn, q)]
+    with turn.posed(question_turn(turn.question, [hit.block.text for hit in turn.hits])) as posed_question:
+        found = said_of(turn, posed_question)
     return (composed(turn, found), [kept_words(turn, q) for q in found]) if found else (unanswered(turn), [])
+
+
+def said_of(turn: Turn, question: Posed) -> list[Quote]:
+    """What the model says that is in the source; one second thought."""
+    first = question.ask()
+    found = located(turn, first)
+    if found or (first.none and first.first_probability() >= NONE_SURE):
+        return found
+    second = question.ask(quoting=True)
+    return [q for q in located(turn, second) if second.mean_probability() >= QUOTE_SURE and akin(turn, q)]
 
 
 def shown(hits: Sequence[Hit]) -> list[Hit]:
@@ -153,8 +165,8 @@ def find(turn: Turn) -> tuple[Answer, list[str]]:
     turn.hits = [c.hit() for c in candidates]
     if not candidates:
         return unanswered(turn), []
-    said = turn.ask(repo.prompt(turn.question, candidates))
-    chosen = repo.chosen(said.quotes, candidates)
+    with turn.posed(repo.prompt(turn.question, candidates)) as question:
+        chosen = repo.chosen(question.ask().quotes, candidates)
     result = repo.composed(chosen or candidates[0], turn.origin, turn.hits, confirmed=chosen is not None)
     return result, [chosen.definition()] if chosen else []
 
@@ -174,21 +186,22 @@ def keep(model: Model, session_id: str, parts: list[Part], digest: str, bookmark
         with closing(
             model.read(session_id, parts, bookmark=bookmark, segment="turn", expected_digest=digest)
         ) as stream:
-            return next(message.head.digest for message in stream if message.done)
+            return [message for message in stream if message.done][-1].head.digest
     except errors.AlreadyExists:
         return digest
 
 
 def usage_of(turn: Turn) -> dict[str, int]:
-    """Tokens: the first call's for what was resumed, all calls' for what was computed."""
-    usage = dict(turn.calls[0].usage) if turn.calls else {}
-    for name in ("read_tokens", "completion_tokens"):
-        usage[name] = sum(said.usage.get(name, 0) for said in turn.calls)
-    return {**usage, "calls": len(turn.calls)}
+    """Tokens: resumed once, computed and decoded in all, and how often the model was asked."""
+    total = lambda name: sum(said.usage.get(name, 0) for said in turn.calls)  # noqa: E731
+    first = turn.calls[0].usage if turn.calls else {}
+    counts = {"prompt_tokens": first.get("prompt_tokens", 0), "resumed_tokens": first.get("resumed_tokens", 0)}
+    computed = {"read_tokens": total("read_tokens"), "completion_tokens": total("completion_tokens")}
+    return {**counts, **computed, "calls": max(0, len(turn.calls) - 1)}
 
 
 def timing_of(turn: Turn) -> dict[str, float]:
-    timing = dict(turn.calls[0].timing) if turn.calls else {}
-    for name in ("read_ms", "decode_ms"):
-        timing[name] = sum(said.timing.get(name, 0.0) for said in turn.calls)
-    return {**timing, "total_ms": round(1000 * (time.monotonic() - turn.began), 1)}
+    """Milliseconds."""
+    total = lambda name: round(sum(said.timing.get(name, 0.0) for said in turn.calls), 1)  # noqa: E731
+    spent = {name: total(name) for name in ("restore_ms", "read_ms", "decode_ms")}
+    return {**spent, "total_ms": round(1000 * (time.monotonic() - turn.began), 1)}

@@ -4,6 +4,7 @@ TF-IDF rows, cosine similarities, and the stationary distribution of a walk over
 """
 
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 
@@ -14,6 +15,8 @@ from services.agent.retrieve import analyser
 DAMPING = 0.85
 STEPS = 30
 MOST = 1_500  # sentences compared with each other; of more, evenly many are taken
+LEANS = re.compile(r"[\"'“‘]|(?:He|She|It|They|We|You|I|This|That|These|Those|But|And|So|Then|There)\b")
+LEANING = 0.6  # a sentence that leans on the one before it, or is spoken, says less when it stands alone
 ALIKE = 0.6  # cosine above which two sentences say the same
 
 
@@ -50,9 +53,10 @@ def central(texts: Sequence[str], most: int, taken: Sequence[int] = ()) -> list[
     step = -(-len(texts) // MOST)
     rows = sorted({*range(0, len(texts), step), *taken})
     alike = similarities([texts[n] for n in rows])
+    rank = centrality(alike) * [LEANING if LEANS.match(texts[n]) else 1.0 for n in rows]
     chosen = [rows.index(n) for n in taken]
     picked: list[int] = []
-    for n in np.argsort(-centrality(alike), kind="stable"):
+    for n in np.argsort(-rank, kind="stable"):
         if len(picked) < most and all(alike[n, other] < ALIKE for other in chosen):
             chosen.append(int(n))
             picked.append(rows[int(n)])

@@ -79,7 +79,12 @@ def listen(chunks: Iterable[Any], opened: bool = False) -> Said:
         inside = (inside or chunk.special == "quote") and chunk.special != "/quote"
         said.none |= chunk.special == "none"
         if chunk.finish_reason:
-            said.usage = {name: int(getattr(chunk.usage, name)) for name in COUNTS}
-            said.timing = {name: float(getattr(chunk.usage, name)) for name in TIMES}
+            measured(said, chunk.usage)
     said.quotes = [w for w in words if w.strip()]
+    return said
+
+
+def measured(said: Said, usage: Any) -> Said:
+    said.usage = {name: int(getattr(usage, name)) for name in COUNTS}
+    said.timing = {name: float(getattr(usage, name)) for name in TIMES}
     return said

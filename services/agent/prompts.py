@@ -7,17 +7,17 @@ from services.inference.pb.inference_pb2 import Part
 
 
 def question_turn(question: str, passages: Sequence[str]) -> list[Part]:
-    """The question; where to look, shown once more; the question again."""
+    """The question; where to look, shown once more; the question again. `<|answer|>` comes next (posing.py)."""
     ask = [special("question"), text(question)]
     shown = [part for passage in passages for part in (special("doc"), text(passage))]
-    return [*ask, *shown, *(ask if shown else []), special("answer")]
+    return [*ask, *shown, *(ask if shown else [])]
 
 
 def find_turn(description: str, codes: Sequence[tuple[str, str]]) -> list[Part]:
     """`codes`: (path, code) of the candidates."""
     ask = [special("find"), text(description)]
     shown = [part for path, code in codes for part in (special("file"), text(f"{path}\n{code}"))]
-    return [*ask, *shown, *(ask if shown else []), special("answer")]
+    return [*ask, *shown, *(ask if shown else [])]
 
 
 def quoted(words: Sequence[str]) -> list[Part]:

@@ -58,11 +58,13 @@ def read_segment(
     """The digest of the head behind it."""
     parts, name, title = parts_of(view, todo[n]), bookmark_of(view, todo[n]), todo[n].title
     with closing(model.read(session_id, parts, bookmark=name, segment=title[:200], expected_digest=digest)) as stream:
+        saved = ""
         for message in stream:
             progress.tell(message, title, n, len(todo))
-            if message.done:
-                return message.head.digest
-    raise errors.EngineUnavailable("The engine closed the reading before it was saved.")
+            saved = message.head.digest if message.done else saved
+    if not saved:
+        raise errors.EngineUnavailable("The engine closed the reading before it was saved.")
+    return saved
 
 
 def parts_of(view: SourceView, segment: Chapter) -> list[Part]:

@@ -1,11 +1,13 @@
 """Which definition does a question mean? BM25 over symbols, then the model names the line, then the line is checked.
 
-A symbol's row holds its name (four times, split into words), its parents and path, and its code, identifiers split.
+A symbol's row holds its name (four times, split into words), its parent and path, the comment above it and its code,
+identifiers split.
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from services.agent.prompts import find_turn
 from services.agent.quotes import quote
@@ -18,6 +20,7 @@ CANDIDATES = 6
 SHOWN_LINES = 24  # of a candidate's code in the prompt
 SHOWN_BUDGET = 3_000  # characters of all candidates together
 ROW_CHARS = 4_000  # of a symbol's code that are indexed
+COMMENT_CHARS = 1_000
 NAME_WEIGHT = 4
 NAMES_SYMBOL = 2.0  # score factor for a symbol that the question names letter for letter
 WORDS = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+|[^\W\d_]+")
@@ -60,10 +63,17 @@ def split(identifier: str) -> str:
     return " ".join(WORDS.findall(identifier))
 
 
+def comment_above(view: SourceView, symbol: Symbol) -> str:
+    """The lines of comment that end where the definition begins."""
+    lines = view.text[max(0, symbol.char[0] - COMMENT_CHARS) : symbol.char[0]].splitlines()
+    return "\n".join(reversed(list(takewhile(DECORATION.match, reversed(lines)))))
+
+
 def row(view: SourceView, symbol: Symbol) -> str:
     code = view.text[symbol.char[0] : min(symbol.char[1], symbol.char[0] + ROW_CHARS)]
     name = f"{split(symbol.name)} {symbol.name} "
-    return f"{name * NAME_WEIGHT}{split(symbol.parent or '')} {split(symbol.path)} {split(code)}"
+    rest = (symbol.parent or "", symbol.path, comment_above(view, symbol), code)
+    return name * NAME_WEIGHT + " ".join(split(words) for words in rest)
 
 
 def candidates(views: Sequence[SourceView], question: str, limit: int = CANDIDATES) -> list[Candidate]:

@@ -9,8 +9,8 @@ import tantivy
 from services.agent.types import Hit, SourceView
 from services.ingest.types import Block
 
-PASSAGE_CHARS = 700  # a hit grows by its neighbours up to here: lines of dialogue say little alone
-LONGEST_PASSAGE = 1_200
+PASSAGE_CHARS = 450  # a hit grows by its neighbours up to here: lines of dialogue say little alone
+LONGEST_PASSAGE = 1_000
 HEAP = 15_000_000  # bytes, tantivy's least
 ASKING = frozenset(
     """what which who whom whose when where why how does did do is are was were has have had can could would should

@@ -21,7 +21,7 @@ LEAST = 2  # located quotes that are a summary
 FILLED = 3  # sentences when it has to be filled up
 MOST_CHAPTER = 5
 MOST_WHOLE = 8
-SUMMARY_TOKENS = 256
+SUMMARY_TOKENS = 192
 SENTENCE_CHARS = (40, 400)  # shorter is a shout, longer is a page
 SCRATCH_CHARS = 12_000  # of a chapter that has no bookmark of its own, read here and now
 

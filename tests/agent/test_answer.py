@@ -40,9 +40,9 @@ def test_the_answer_is_the_span_and_its_sentence_in_the_sources_letters():
 def test_the_prompt_shows_the_passages_between_the_question_twice():
     model, view = ready(quoting("seventh"))
     answer(model, [view], "ses_1", QUESTION)
-    session, prompt = model.generated[0]
-    assert session == "ses_1"
-    assert prompt.startswith(f"<|question|>{QUESTION}<|doc|>") and prompt.endswith(f"<|question|>{QUESTION}<|answer|>")
+    (session, prompt), _ = model.reads[-2:]
+    assert session == "ses_1.turn" and model.generated == [("ses_1.turn", "<|answer|>")]
+    assert prompt.startswith(f"<|question|>{QUESTION}<|doc|>") and prompt.endswith(f"<|question|>{QUESTION}")
     assert "seventh hook" in prompt
 
 
@@ -55,6 +55,13 @@ def test_the_session_keeps_question_and_answer_in_one_segment_with_a_bookmark():
     assert reading.bookmarks == {"msg_1": 3}
     assert found.digest == reading.head().digest
     assert len(model.sessions["src-doc_a"].segments) == 2  # the source's reading is untouched
+
+
+def test_a_turn_that_was_kept_before_its_worker_was_lost_is_not_kept_twice():
+    model, view = ready(quoting("seventh"))
+    first = answer(model, [view], "ses_1", QUESTION, bookmark="msg_1")
+    assert answer(model, [view], "ses_1", QUESTION, bookmark="msg_1").digest == first.digest
+    assert len(model.sessions["ses_1"].segments) == 3
 
 
 def test_none_is_believed_when_it_is_sure():
@@ -92,7 +99,7 @@ def test_a_source_too_large_to_read_is_answered_from_passages_and_says_so():
     model, view = Twin(quoting("seventh hook")), book(TEXT, session=None)
     found = answer(model, [view], "ses_1", QUESTION)
     assert (found.origin, found.digest) == ("retrieved", "") and found.answered
-    assert model.generated[0][0] == "" and model.sessions == {}
+    assert model.reads[0][1].startswith("<|question|>") and model.sessions == {}
 
 
 def test_several_sources_are_read_one_after_another():
@@ -128,6 +135,7 @@ def test_cancelled_turns_leave_the_session_as_it_was():
     with pytest.raises(errors.Cancelled):
         answer(model, [view], "ses_1", QUESTION, stop)
     assert model.sessions["ses_1"].head() == before
+    assert set(model.sessions) == {"src-doc_a", "ses_1"}  # no fork stays behind
 
 
 def test_words_that_are_nearly_the_sentence_are_not_said_twice():

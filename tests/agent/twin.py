@@ -77,6 +77,8 @@ class Twin:
     def read(self, session_id: str, parts: Iterable[Part], *, bookmark: str = "", segment: str = "",
              expected_digest: str = "", timeout: float | None = None) -> Iterator[Reply]:  # fmt: skip
         reading, words = self.named(session_id), shown(parts)
+        if bookmark in reading.bookmarks:
+            raise errors.AlreadyExists(bookmark)
         if expected_digest and reading.head().digest != expected_digest:
             raise errors.HeadMoved(session_id)
         if self.break_at and self.break_at in words:
@@ -87,8 +89,8 @@ class Twin:
         reading.segments.append(words)
         reading.bookmarks.update({bookmark: len(reading.segments)} if bookmark else {})
         self.reads.append((session_id, words))
-        head = reading.head()
-        yield Reply(position=head.position, durable_position=head.position, done=True, head=head)
+        head, usage = reading.head(), usage_of(0)
+        yield Reply(position=head.position, durable_position=head.position, done=True, head=head, usage=usage)
 
     def generate(self, session_id: str, prompt: Iterable[Part], *, keep: bool = False, bookmark: str = "",
                  forced: Iterable[Part] = (), expected_digest: str = "", timeout: float | None = 600.0,
@@ -105,9 +107,12 @@ class Twin:
             name = re.fullmatch(r"<\|(.+)\|>", piece)
             yield Reply(text="" if name else piece, special=name[1] if name else "", finish_reason=0,
                         token_ids=[1], logprobs=[math.log(self.probability)])  # fmt: skip
-        usage = Reply(prompt_tokens=10, read_tokens=5, resumed_tokens=7, completion_tokens=len(pieces),
-                      restore_ms=1.5, read_ms=2.0, decode_ms=3.0, first_token_ms=4.0)  # fmt: skip
-        yield Reply(text="", special="", finish_reason=1, token_ids=[], logprobs=[], usage=usage)
+        yield Reply(text="", special="", finish_reason=1, token_ids=[], logprobs=[], usage=usage_of(len(pieces)))
+
+
+def usage_of(completion: int) -> Reply:
+    times = {"restore_ms": 0.0 if completion else 1.5, "read_ms": 2.0, "decode_ms": 3.0, "first_token_ms": 4.0}
+    return Reply(prompt_tokens=10, read_tokens=5, resumed_tokens=7, completion_tokens=completion, **times)
 
 
 def quoting(*words: str) -> Script:
