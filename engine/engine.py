@@ -251,7 +251,10 @@ class Engine:
             rows = slice(start, start + len(work.ids))
             pieces.append(Piece(rows, s.slot, table.to(self.model.device), s.position))
             start = rows.stop
-        ids = torch.tensor([token for work in works for token in work.ids], device=self.model.device)
+        fed = [token for work in works for token in work.ids]
+        if self.config.deterministic and len(fed) > 1:
+            fed += [0] * (-len(fed) % self.config.grid)  # rows of no piece: every matmul has one of two shapes
+        ids = torch.tensor(fed, device=self.model.device)
         try:
             hidden = self.model.forward(Batch(ids, tuple(pieces)), self.pools)
         except Exception as error:  # half a forward has advanced some layers and not others

@@ -42,7 +42,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Batch:
-    ids: Tensor  # [T] int64
+    ids: Tensor  # [T] int64; rows that belong to no piece are padding
     pieces: tuple[Piece, ...]
 
 
@@ -68,7 +68,7 @@ class Kda:
         raw, f, z, b = F.linear(u, self.inward).split([3 * C, K, K, H], -1)
         g = kda_gate(F.linear(f, self.f_b), self.A_log, self.dt_bias)
         beta = sigmoid(b.float())
-        o = u.new_empty(u.shape[0], H, K, dtype=states.dtype)
+        o = u.new_zeros(u.shape[0], H, K, dtype=states.dtype)
         for piece in pieces:
             rows = piece.rows
             mixed, tail = short_conv(raw[rows], self.conv, tails[piece.slot])
@@ -107,7 +107,7 @@ class Mla:
         q, latent = F.linear(u, self.inward).split([self.inward.shape[0] - width, width], -1)
         q = q.reshape(u.shape[0], self.heads, -1)
         latent = torch.cat([rms_norm(latent[:, : self.rank], self.latent_norm, self.eps), latent[:, self.rank :]], -1)
-        o = u.new_empty(u.shape[0], self.heads, self.value_dim)
+        o = u.new_zeros(u.shape[0], self.heads, self.value_dim)
         for piece in pieces:
             rows, count = piece.rows, piece.rows.stop - piece.rows.start
             write_latents(pages, piece.pages, piece.position, latent[rows])

@@ -1,11 +1,15 @@
 """Multi-head latent attention without positions: the definition, and the absorbed form over a paged latent cache."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from kernels.norm import wide
 
 BLOCK_TOKENS = 2048  # keys looked at together; block edges lie at multiples of it from the start of the sequence
+ROWS = (
+    64  # several queries are padded to a multiple of it, and keys to whole pages: odd matmul shapes round differently
+)
 
 
 def mla_expanded(q: Tensor, latents: Tensor, kv_b: Tensor, value_dim: int) -> Tensor:
@@ -35,29 +39,33 @@ def mla_absorbed(q: Tensor, pages: Tensor, table: Tensor, length: int, kv_b: Ten
     tokens, heads, width = q.shape
     rank, page = kv_b.shape[2], pages.shape[1]
     nope = kv_b.shape[1] - value_dim
-    heads_first = q.transpose(0, 1)
+    rows = tokens if tokens == 1 else -(-tokens // ROWS) * ROWS
+    heads_first = F.pad(q, (0, 0, 0, 0, 0, rows - tokens)).transpose(0, 1)
     absorbed = torch.cat([heads_first[..., :nope] @ kv_b[:, :nope], heads_first[..., nope:]], -1)
-    query = (absorbed * width**-0.5).reshape(heads * tokens, -1)
-    first = length - tokens
-    peak = query.new_full((heads * tokens, 1), float("-inf"), dtype=wide(q).dtype)
-    mass, acc = torch.zeros_like(peak), peak.new_zeros(heads * tokens, rank)
+    query = (absorbed * width**-0.5).view(heads * rows, -1)
+    peak = query.new_full((heads * rows, 1), float("-inf"), dtype=wide(q).dtype)
+    mass, acc = torch.zeros_like(peak), peak.new_zeros(heads * rows, rank)
     for start in range(0, length, BLOCK_TOKENS):
-        stop = min(start + BLOCK_TOKENS, length)
-        keys = pages[table[start // page : -(-stop // page)]].flatten(0, 1)[: stop - start]
+        block = table[start // page : -(-min(start + BLOCK_TOKENS, length) // page)]
+        keys = pages[block].flatten(0, 1)  # whole pages; what lies behind the last token may be anything
+        keys[length - start :] = 0
         scores = wide(query @ keys.T)
-        if stop > first + 1:
-            _hide_future(scores.view(heads, tokens, -1), start - first)
+        if start + keys.shape[0] > length - tokens:
+            _hide(scores.view(heads, rows, -1), length - tokens - start, length - start)
         new_peak = torch.maximum(peak, scores.amax(-1, keepdim=True))
         p, fade = scores.sub_(new_peak).exp_(), torch.exp(peak - new_peak)
         mass = mass * fade + p.sum(-1, keepdim=True)
         acc = acc * fade + p.to(keys.dtype) @ keys[:, :rank]
         peak = new_peak
-    read = (acc / mass).to(q.dtype).view(heads, tokens, rank)
-    return (read @ kv_b[:, nope:].transpose(1, 2)).transpose(0, 1)
+    read = (acc / mass).to(q.dtype).view(heads, rows, rank)
+    return (read @ kv_b[:, nope:].transpose(1, 2)).transpose(0, 1)[:tokens]
 
 
-def _hide_future(scores: Tensor, offset: int) -> None:
-    """Hides key s of query t where ``s + offset > t``. Key 0 of the first block is never hidden, so no row is empty."""
-    tokens, keys = scores.shape[1:]
-    row = torch.arange(tokens, device=scores.device)[:, None]
-    scores.masked_fill_(torch.arange(keys, device=scores.device)[None] + offset > row, float("-inf"))
+def _hide(scores: Tensor, first: int, stop: int) -> None:
+    """Hides from query t (at key ``first + t``) the keys after it, and from all the keys from ``stop`` on.
+
+    Key 0 of the first block is never hidden, so no row is empty.
+    """
+    rows, keys = scores.shape[1:]
+    key, row = torch.arange(keys, device=scores.device), torch.arange(rows, device=scores.device)[:, None]
+    scores.masked_fill_((key > first + row) | (key >= stop), float("-inf"))
