@@ -170,10 +170,10 @@ def test_a_gigabyte_is_refused_unread(tmp_path: Path) -> None:
     path = tmp_path / "huge.txt"
     with path.open("wb") as file:
         file.truncate(1 << 30)
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(IngestError, match="limit is 64 MiB"):
         parse_document(path, "huge.txt")
-    assert time.monotonic() - began < 0.5
+    assert time.process_time() - began < 0.5
 
 
 @pytest.mark.parametrize(
@@ -184,9 +184,9 @@ def test_a_gigabyte_is_refused_unread(tmp_path: Path) -> None:
 )  # fmt: skip
 @pytest.mark.parametrize("name", ["a.txt", "a.md"])
 def test_odd_text_is_quick(tmp_path: Path, text: str, name: str) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     check_quick = parse(parse_document, tmp_path, name, text)
-    assert time.monotonic() - began < 8
+    assert time.process_time() - began < 8
     assert "".join(b.text for b in check_quick.blocks) == text
 
 

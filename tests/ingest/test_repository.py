@@ -4,7 +4,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.ingest.chunks import file_cuts
@@ -159,6 +159,7 @@ CODE = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(
     CODE.map(lambda lines: "\n".join([*lines, "end"]) + "\n"),
     st.sampled_from(["Python", "JavaScript", "C", None, "Text"]),

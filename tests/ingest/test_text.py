@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.ingest.chapters import value_of
@@ -26,6 +26,7 @@ def titles(parsed: Parsed, level: int = 0) -> list[str]:
     return [c.title for c in parsed.outline if level in (0, c.level)]
 
 
+@settings(deadline=None)
 @given(TEXTS, st.booleans())
 def test_blocks_and_outline_tile_any_text(text: str, markdown: bool) -> None:
     text = text.replace("\r", "\n")
