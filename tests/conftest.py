@@ -8,9 +8,13 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import redis
+
+if TYPE_CHECKING:
+    from services.settings import Settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -107,3 +111,33 @@ def postgres() -> Iterator[Postgres]:
     server = Postgres()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def empty_library(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A migrated SQLite file, made once."""
+    from services.library import migrate
+    from services.library.db import Database
+
+    path = tmp_path_factory.mktemp("library") / "empty.db"
+    database = Database(f"sqlite:///{path}")
+    migrate.upgrade(database.engine)
+    database.dispose()
+    return path.read_bytes()
+
+
+@pytest.fixture
+def settings(tmp_path: Path, redis_url: str, empty_library: bytes) -> "Settings":
+    """Of a system with a migrated SQLite file, a real Redis and no engine."""
+    from services.settings import Settings
+
+    (tmp_path / "shiori.db").write_bytes(empty_library)
+    return Settings(
+        data_dir=tmp_path,
+        database_url=f"sqlite:///{tmp_path}/shiori.db",
+        redis_url=redis_url,
+        web_dir=tmp_path / "dist",
+        max_upload_mb=1,
+        engine_address="127.0.0.1:1",
+        engine_patience_seconds=5,
+    )

@@ -120,7 +120,7 @@ def _ask(folder: Path, query: str, limit: int) -> list[tuple[int, float]]:
 
 
 def spread(text: str) -> Iterator[str]:
-    """Words; the parts of identifiers beside the whole; characters and pairs of them where a script writes no spaces."""
+    """Words; parts of identifiers beside the whole; characters and pairs of them where a script writes no spaces."""
     for match in WORDS.finditer(text):
         word = match[0]
         if UNSPACED.search(word):

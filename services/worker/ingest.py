@@ -30,6 +30,25 @@ UNSUPPORTED = {"unsupported", "unsupported_file"}
 
 
 def ingest(run: Run, source_id: str) -> dict[str, Any]:
+    try:
+        return _ingest(run, source_id)
+    except Exception:
+        _clean_up_if_deleted(run, source_id)
+        raise
+
+
+def _clean_up_if_deleted(run: Run, source_id: str) -> None:
+    """The engine may have opened the reading again after its owner was deleted."""
+    with run.tools.database.write() as db:
+        try:
+            sources.get(db, run.tenant, source_id)
+        except errors.NotFound:
+            sources.discard(db, run.tenant, [sources.engine_session(source_id)])
+            search.forget(run.settings.index_dir, source_id)
+            raise Lost(source_id) from None
+
+
+def _ingest(run: Run, source_id: str) -> dict[str, Any]:
     source = _source(run, source_id)
     if source.characters is None:
         _store(run, source_id, _parse(run, source))

@@ -41,7 +41,7 @@ def register(app: Celery, tools: Callable[[], Tools]) -> None:
     """`tools()` gives the process's own, made after the fork."""
     for kind, work in WORK.items():
         app.task(name=jobs.task_name(kind), base=Base)(_task(work, tools))
-    app.task(name=BIN_TASK)(lambda: empty_bin(tools()))
+    app.task(name=BIN_TASK)(_bin_task(tools))
 
 
 def _task(work: Callable[[Run, str], dict[str, Any]], tools: Callable[[], Tools]) -> Callable[..., None]:
@@ -49,6 +49,13 @@ def _task(work: Callable[[Run, str], dict[str, Any]], tools: Callable[[], Tools]
         perform(tools(), job_id, lambda run: work(run, subject))
 
     return task
+
+
+def _bin_task(tools: Callable[[], Tools]) -> Callable[[], None]:
+    def empty() -> None:  # Celery compiles a function's name: a lambda has none
+        empty_bin(tools())
+
+    return empty
 
 
 class Base(Task):

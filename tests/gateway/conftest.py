@@ -1,39 +1,45 @@
-"""A gateway over a migrated SQLite file and a real Redis."""
+"""A gateway over a migrated SQLite file, a real Redis and a twin of the engine."""
 
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
+import uvicorn
 from fastapi.testclient import TestClient
 
 from services.gateway.app import create_app
-from services.library import migrate
 from services.library.db import Database
 from services.settings import Settings
-from tests.fakes import FakeModel
+from services.worker.run import Tools
+from services.worker.tasks import make_tools
+from tests.fakes import FileTwin
 
+BOOK = """CHAPTER I
 
-@pytest.fixture(scope="session")
-def empty_library(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A migrated SQLite file, made once."""
-    path = tmp_path_factory.mktemp("library") / "empty.db"
-    database = Database(f"sqlite:///{path}")
-    migrate.upgrade(database.engine)
-    database.dispose()
-    return path.read_bytes()
+The lighthouse keeper was called Osric Vane. He lit the lamp at six.
+
+CHAPTER II
+
+His daughter Mirabel kept the ledger. She counted every ship that passed.
+
+CHAPTER III
+
+In the winter the lamp went out, and Osric rowed to the mainland for oil.
+"""
 
 
 @pytest.fixture
-def settings(tmp_path: Path, redis_url: str, empty_library: bytes) -> Settings:
-    (tmp_path / "shiori.db").write_bytes(empty_library)
-    return Settings(
-        data_dir=tmp_path,
-        database_url=f"sqlite:///{tmp_path}/shiori.db",
-        redis_url=redis_url,
-        web_dir=tmp_path / "dist",
-        max_upload_mb=1,
-        engine_address="127.0.0.1:1",
-    )
+def twin(tmp_path: Path) -> FileTwin:
+    return FileTwin(tmp_path / "engine")
+
+
+@pytest.fixture
+def client(settings: Settings, twin: FileTwin) -> Iterator[TestClient]:
+    with TestClient(create_app(settings, lambda tenant: twin)) as made:
+        yield made
 
 
 @pytest.fixture
@@ -44,6 +50,22 @@ def database(settings: Settings) -> Iterator[Database]:
 
 
 @pytest.fixture
-def client(settings: Settings) -> Iterator[TestClient]:
-    with TestClient(create_app(settings, lambda tenant: FakeModel(tenant))) as made:
+def tools(settings: Settings, tmp_path: Path) -> Tools:
+    """A worker's, in this process."""
+    return make_tools(settings, lambda tenant: FileTwin(tmp_path / "engine", tenant))
+
+
+@pytest.fixture
+def served(settings: Settings, twin: FileTwin) -> Iterator[httpx.Client]:
+    """The gateway on a real port, as streams need it."""
+    config = uvicorn.Config(create_app(settings, lambda tenant: twin), port=0, log_config=None, access_log=False)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as made:
         yield made
+    server.should_exit = True
+    thread.join(10)
