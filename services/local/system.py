@@ -18,7 +18,8 @@ from services.settings import Settings
 
 REDIS_PORT = 6399
 # Two OpenMP threads that spin beside other load make every small operation take 10 ms.
-QUIET_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "PYTHONUNBUFFERED": "1"}
+QUIET_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
+PLAIN_LOGS = {"PYTHONUNBUFFERED": "1", "TYPER_STANDARD_TRACEBACK": "1"}
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
@@ -61,6 +62,7 @@ def decide(settings: Settings, environ: Mapping[str, str]) -> System:
     env = {
         **environ,
         **QUIET_THREADS,
+        **PLAIN_LOGS,
         "SHIORI_DATA_DIR": str(data_dir),
         "SHIORI_DATABASE_URL": environ.get("SHIORI_DATABASE_URL", f"sqlite:///{data_dir}/shiori.db"),
         "SHIORI_REDIS_URL": environ.get("SHIORI_REDIS_URL", f"redis://127.0.0.1:{redis_port}/0"),
