@@ -147,30 +147,37 @@ class Names:
 # --- out --------------------------------------------------------------------------------------------------------------
 
 
-def page_blocks(
-    names: Names, fingerprint: str, digest: str, first: int, latents: torch.Tensor, size: int
-) -> list[Block]:
-    """`latents` [layers, tokens, width] from position `first` on, a multiple of the page size."""
-    blocks = []
-    for start in range(0, latents.shape[1], size):
-        piece = latents[:, start : start + size].contiguous()
-        span = (first + start, first + start + piece.shape[1])
-        blocks.append(
-            _block("page", names.name("page", fingerprint, digest, *span), span, save_tensors({"latents": piece}))
-        )
-    return blocks
+def page_blocks(names: Names, base: Manifest, digest: str, latents: torch.Tensor) -> list[Block]:
+    """The pages behind those that `base` has full; `latents` [layers, tokens, width] begins there."""
+    first, size = len(base.full_pages()) * base.page_tokens, base.page_tokens
+    spans = [(at, min(at + size, latents.shape[1])) for at in range(0, latents.shape[1], size)]
+    return [
+        page_block(names.name("page", base.fingerprint, digest, first + a, first + z), (a, z), latents, first)
+        for a, z in spans
+    ]
+
+
+def page_block(name: str, span: tuple[int, int], latents: torch.Tensor, first: int = 0) -> Block:
+    """`span` counts within `latents`, which begins at position `first`."""
+    piece = latents[:, span[0] : span[1]].contiguous()
+    return _block("page", name, (first + span[0], first + span[1]), save_tensors({"latents": piece}))
 
 
 def snapshot_blocks(
     names: Names, fingerprint: str, position: int, digest: str, tensors: dict[str, torch.Tensor]
 ) -> list[Block]:
-    data = save_tensors(tensors, {"position": str(position), "digest": digest})
+    # One entry of metadata only: safetensors writes several in an order that changes, and equal is equal bytes here.
+    data = save_tensors(tensors, {"at": _at(position, digest)})
     room = MAX_VALUE - _HEADER.size
     spans = [(start, min(start + room, len(data))) for start in range(0, len(data), room)]
     return [
         _block("snapshot", names.name("snapshot", fingerprint, digest, position, *span), span, data[slice(*span)])
         for span in spans
     ]
+
+
+def _at(position: int, digest: str) -> str:
+    return f"{position} {digest}"
 
 
 def log_blocks(names: Names, ids: list[int]) -> list[Block]:
@@ -212,8 +219,14 @@ def latents_of(pages: Iterable[memoryview]) -> torch.Tensor | None:
     return torch.cat(pieces, dim=1) if pieces else None
 
 
-def tensors_of(parts: Iterable[memoryview]) -> dict[str, torch.Tensor]:
-    return load_tensors(b"".join(parts))
+def tensors_of(parts: Iterable[memoryview], position: int, digest: str) -> dict[str, torch.Tensor]:
+    """The state says itself where it belongs: one of another position must not be filed under this one."""
+    data = b"".join(parts)
+    (length,) = struct.unpack_from("<Q", data)
+    at = json.loads(data[8 : 8 + length])["__metadata__"]["at"]
+    if at != _at(position, digest):
+        raise Damaged("snapshot", f"is of {at}, not of {_at(position, digest)}")
+    return load_tensors(data)
 
 
 def ids_of(payload: memoryview, ref: Ref) -> list[int]:

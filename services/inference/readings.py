@@ -162,7 +162,7 @@ class Readings:
             digest = self.driver.call(lambda engine: engine.digest(seq)).hex()
             if digest != manifest.digest:
                 raise Damaged("log", f"reads to {digest}, not {manifest.digest}")
-            return self._repaired(work)
+            return self._repaired(work, manifest)
         except BaseException:
             self.driver.close(seq)
             raise
@@ -176,8 +176,11 @@ class Readings:
                     log.warning("rung_damaged", position=rung.position, why=str(damaged))
         return self._empty, self.driver.call(Engine.open)
 
-    def _repaired(self, work: Work) -> Work:
+    def _repaired(self, work: Work, manifest: Manifest) -> Work:
         """Stores what was computed again, so that it is done once. Whoever moved the head meanwhile goes first."""
+        same_engine = manifest.fingerprint == self.fingerprint
+        if same_engine and self.vault.repair(work.tenant, manifest, self._copy_out(work.seq, 0)):
+            return replace(work, base=manifest, segments=[])
         try:
             head, manifest = self.vault.commit(work.tenant, work.head, self._draft(work))
         except errors.Conflict as conflict:
@@ -188,27 +191,27 @@ class Readings:
     def _lost(self, tenant: str, head: Head, damaged: Damaged) -> errors.ShioriError:
         """Neither state nor tokens are left. Says which bookmark still stands, or that the session is gone by now."""
         self.vault.heads.get(tenant, head.session)
-        rungs = {name: rung.position for name, rung in self.vault.rungs(tenant, head)}
-        names = [m.name for m in self.vault.heads.marks(tenant, head.session) if m.head.manifest in rungs]
         log.error("reading_lost", session=head.session, why=str(damaged))
         return errors.DataLoss(
             f"the reading of session {head.session!r} is damaged and its tokens are lost: {damaged}",
             session=head.session,
-            bookmark=names[-1] if names else "",
+            bookmark=self.vault.last_whole(tenant, head.session),
         )
 
     # --- saving -------------------------------------------------------------------------------------------------------
 
     def _draft(self, work: Work) -> Draft:
-        kept = work.base.full_pages()
-        first = kept[-1].last if kept else 0
-
-        def copy_out(engine: Engine) -> State:
-            snapshot = engine.snapshot(work.seq)
-            latents = engine.latents(work.seq, first, snapshot.position)
-            return State(snapshot.position, snapshot.digest.hex(), snapshot.tensors, latents)
-
-        state = self.driver.call(copy_out)
+        state = self._copy_out(work.seq, len(work.base.full_pages()) * work.base.page_tokens)
         if state.position != work.position:
             raise errors.ShioriError(f"the engine stands at {state.position}, the log at {work.position}")
         return Draft(work.base, list(work.segments), state)
+
+    def _copy_out(self, seq: int, first: int) -> State:
+        """Snapshot and latents from `first` on, in one command: nothing steps between them."""
+
+        def copy(engine: Engine) -> State:
+            snapshot = engine.snapshot(seq)
+            latents = engine.latents(seq, first, snapshot.position)
+            return State(snapshot.position, snapshot.digest.hex(), snapshot.tensors, latents)
+
+        return self.driver.call(copy)

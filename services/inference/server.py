@@ -44,14 +44,21 @@ class InferenceServer:
         self.port = self._grpc.add_insecure_port(settings.address)
 
     def start(self) -> InferenceServer:
-        """Answers UNAVAILABLE and NOT_SERVING from here on, and serves once the model is loaded."""
+        self.listen()
+        self.load()
+        return self
+
+    def listen(self) -> None:
+        """Answers UNAVAILABLE and NOT_SERVING from here on."""
         self._grpc.start()
         log.info("listening", address=self.settings.address, port=self.port)
+
+    def load(self) -> None:
+        """SERVING from here on."""
         self.servicer.loaded = load_service(self.settings, on_failure=self._engine_died)
         self._say(_SERVING)
         if self.settings.sweep_s:
             threading.Thread(target=self._sweeping, name="sweeper", daemon=True).start()
-        return self
 
     def wait(self) -> None:
         self._leaving.wait()

@@ -23,7 +23,7 @@ from services.errors import InvalidInput
 
 class Tokenizer(Protocol):
     specials: dict[str, int]  # "<|doc|>" -> id
-    size: int
+    size: int  # ids are below it
     digest: str  # of the files; part of the fingerprint
 
     def encode(self, text: str) -> list[int]: ...
@@ -34,7 +34,7 @@ class Tokenizer(Protocol):
 def load_tokenizer(folder: Path, vocab_size: int) -> Tokenizer:
     """`vocab_size` is the embedding's: a tiktoken file names two ids past it, which must never be produced."""
     if (folder / "tokenizer.json").exists():
-        return JsonTokenizer(folder / "tokenizer.json")
+        return JsonTokenizer(folder / "tokenizer.json", vocab_size)
     if (folder / "tiktoken.model").exists():
         return TiktokenTokenizer(folder / "tiktoken.model", vocab_size)
     raise FileNotFoundError(f"{folder} has neither tokenizer.json nor tiktoken.model")
@@ -46,14 +46,16 @@ _SPECIAL = re.compile(r"<\|[^|\s]+\|>")
 
 
 class JsonTokenizer:
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, vocab_size: int) -> None:
         self.digest = blake3.blake3(path.read_bytes()).hexdigest()
         self._inner = tokenizers.Tokenizer.from_file(str(path))
         self._inner.encode_special_tokens = True  # "<|doc|>" in a text is seven characters, not a token
         vocab = self._inner.get_vocab(with_added_tokens=True)
         added = {token.content for token in self._inner.get_added_tokens_decoder().values() if token.special}
         self.specials = {name: i for name, i in vocab.items() if name in added or _SPECIAL.fullmatch(name)}
-        self.size = max(vocab.values()) + 1
+        self.size = vocab_size
+        if max(vocab.values()) >= vocab_size:
+            raise ValueError(f"{path} has {max(vocab.values()) + 1} tokens, the model {vocab_size}")
         self._bytes = {i: name.encode() if name in self.specials else _unbyte(name) for name, i in vocab.items()}
 
     def encode(self, text: str) -> list[int]:

@@ -81,6 +81,29 @@ class Vault:
                 return new, manifest
         raise errors.Unavailable("the vault is being swept too often; try again", retry_after=1)
 
+    def repair(self, tenant: str, manifest: b.Manifest, state: State) -> bool:
+        """Writes the manifest's blocks again from a state that was computed again. False if a bit differs.
+
+        Under their own names: whoever shares a page (forks, bookmarks) is whole again too, and no head has to move.
+        """
+        names = b.Names(tenant)
+        snapshot = b.snapshot_blocks(names, manifest.fingerprint, state.position, state.digest, state.tensors)
+        pages = [b.page_block(ref.name, (ref.first, ref.last), state.latents) for ref in manifest.pages]
+        if tuple(block.ref for block in [*pages, *snapshot]) != manifest.pages + manifest.snapshot:
+            return False
+        stored = self._write(tenant, [*pages, *snapshot])
+        return stored(pages) + stored(snapshot) == manifest.pages + manifest.snapshot
+
+    def last_whole(self, tenant: str, session: str) -> str:
+        """The furthest bookmark whose state is whole; "" when none is."""
+        for mark in reversed(self.heads.marks(tenant, session)):
+            try:
+                self.state(tenant, self.manifest(tenant, mark.head.manifest))
+                return mark.name
+            except b.Damaged as damaged:
+                log.warning("rung_damaged", position=mark.head.position, why=str(damaged))
+        return ""
+
     def _check_there(self, tenant: str, base: b.Manifest) -> None:
         """A sweep cannot have taken what the head names; it can, if the base is a bookmark that was deleted since."""
         keys = {block_key(tenant, ref.name) for ref in base.refs()}
@@ -90,9 +113,8 @@ class Vault:
     def _write_draft(self, tenant: str, draft: Draft) -> b.Manifest:
         names, base, state = b.Names(tenant), draft.base, draft.state
         kept = base.full_pages()
-        first = kept[-1].last if kept else 0
         logs = [(label, b.log_blocks(names, ids), len(ids)) for label, ids in draft.segments]
-        pages = b.page_blocks(names, base.fingerprint, state.digest, first, state.latents, base.page_tokens)
+        pages = b.page_blocks(names, base, state.digest, state.latents)
         snapshot = b.snapshot_blocks(names, base.fingerprint, state.position, state.digest, state.tensors)
         stored = self._write(tenant, [*(block for _, group, _ in logs for block in group), *pages, *snapshot])
         manifest = replace(
@@ -114,8 +136,10 @@ class Vault:
             for block in batch:
                 pipe.set(block_key(tenant, block.ref.name), block.data, nx=True)
             for block, new in zip(batch, pipe.execute(), strict=True):
-                if not new:
-                    renamed[block.ref.name] = self._settle(tenant, block)
+                if not new and (ref := self._settle(tenant, block)) != block.ref:
+                    renamed[block.ref.name] = ref
+        if renamed:
+            log.error("blocks_differ", count=len(renamed), first=next(iter(renamed)))
         return lambda group: tuple(renamed.get(block.ref.name, block.ref) for block in group)
 
     def _settle(self, tenant: str, block: b.Block) -> b.Ref:
@@ -127,7 +151,6 @@ class Vault:
         if there is None:  # swept since
             self._redis.set(key, block.data)
             return block.ref
-        log.error("block_differs", block=block.ref.name, kind=block.ref.kind, first=block.ref.first)
         private = replace(block.ref, name=f"{block.ref.name}.{secrets.token_hex(4)}")
         self._redis.set(block_key(tenant, private.name), block.data)
         return private
@@ -152,7 +175,7 @@ class Vault:
         """Everything an engine needs, each block checked; or Damaged, and the damaged blocks are out of the way."""
         payloads = self._payloads(tenant, [*manifest.pages, *manifest.snapshot])
         latents = b.latents_of(payloads[: len(manifest.pages)])
-        tensors = b.tensors_of(payloads[len(manifest.pages) :])
+        tensors = b.tensors_of(payloads[len(manifest.pages) :], manifest.position, manifest.digest)
         if latents is None or latents.shape[1] != manifest.position:
             raise b.Damaged("pages", f"hold {0 if latents is None else latents.shape[1]} of {manifest.position} tokens")
         return State(manifest.position, manifest.digest, tensors, latents)
