@@ -4,6 +4,7 @@ import argparse
 import hashlib
 import json
 import os
+import signal
 import tempfile
 import time
 from collections.abc import Sequence
@@ -22,8 +23,8 @@ SAMPLES = archive.ROOT / "docs" / "samples"
 ANY_BOOK = ("Who is the main character?", "Where does it take place?", "What happens at the end?")
 OWN_SOURCE = (
     "Where is a quote of the model located in the source text?",
-    "Where is the state of a sequence restored from a snapshot?",
-    "Where is a process that crashed started again?",
+    "Where is a sequence restored from a snapshot?",
+    "Where is the delta rule computed in chunks?",
 )
 ANY_REPOSITORY = (
     "Where does the program start?",
@@ -59,6 +60,7 @@ class Read:
 
 
 def run_demo(choices: Choices) -> int:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     settings = Settings()
     key = next(iter(settings.api_keys()), "")
     stage = Stage(settings.data_dir.absolute(), f"http://{settings.host}:{settings.port}", key)

@@ -1,21 +1,24 @@
 """How the demo looks: live progress on a terminal, plain lines in a log."""
 
+import textwrap
 import time
 from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.padding import Padding
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 Json = dict[str, Any]
-PLAIN_EVERY = 2.0
+PLAIN_EVERY = 5.0
+PLAIN_WIDTH = 110
 
 
 class Screen:
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(highlight=False, soft_wrap=False)
+        self.console = console or Console(highlight=False)
+        if not self.console.is_terminal:
+            self.console.width = PLAIN_WIDTH
 
     def title(self, text: str) -> None:
         self.console.print()
@@ -25,7 +28,9 @@ class Screen:
         self.console.print(escape(text), style=style)
 
     def indented(self, text: str, style: str | None = None) -> None:
-        self.console.print(Padding(escape(text), (0, 0, 0, 4)), style=style)
+        indent = " " * 4
+        folded = textwrap.fill(text, self.console.width - 1, initial_indent=indent, subsequent_indent=indent)
+        self.console.print(escape(folded), style=style)
 
     def quote(self, quote: Json, where: str) -> None:
         self.indented(f"“{' '.join(quote['text'].split())}”", "italic")

@@ -1,4 +1,4 @@
-"""A reader's journey through docker-compose.yml on a real engine. scripts/test_compose.sh makes the images and runs it."""
+"""A reader's journey through docker-compose.yml on a real engine. Run by scripts/test_compose.sh."""
 
 import os
 import shlex
