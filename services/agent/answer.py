@@ -73,7 +73,7 @@ def answer(
     if origin == "read":
         open_session(model, views, session_id, emit)
         digest = model.describe_session(session_id).head.digest
-    code = all(view.kind == "repository" for view in views)
+    code = all(view.kind == "repository" and view.symbols for view in views)
     result, said = find(turn) if code else from_text(turn)
     tell(result, emit)
     if origin == "read":

@@ -15,8 +15,12 @@ from services.agent.retrieve import analyser
 DAMPING = 0.85
 STEPS = 30
 MOST = 1_500  # sentences compared with each other; of more, evenly many are taken
-LEANS = re.compile(r"[\"'“‘]|(?:He|She|It|They|We|You|I|This|That|These|Those|But|And|So|Then|There)\b")
-LEANING = 0.6  # a sentence that leans on the one before it, or is spoken, says less when it stands alone
+LEANS = re.compile(
+    r"(?:He|She|It|They|We|You|I|His|Her|Its|Their|This|That|These|Those|But|And|Or|So|Then|There|Yes|No|Not)\b"
+    r"|.*[\"“”?]",
+    re.DOTALL,
+)
+LEANING = 0.5  # a sentence that leans on the one before it, asks, or is spoken, says less when it stands alone
 ALIKE = 0.6  # cosine above which two sentences say the same
 
 

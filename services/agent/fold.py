@@ -17,6 +17,7 @@ INVISIBLE = "\u00ad\u200b\u200c\u200d\u2060\ufeff"
 LETTER = r"[^\W\d_]"
 PIECE = re.compile(
     rf"(?P<gone>[{INVISIBLE}]|(?<={LETTER})[-\u2010\u2011\u00ad](?:[ \t]*\n[ \t]*)?(?={LETTER}))"
+    r"|(?P<plain>[A-Za-z0-9.,;:!?()'\"]+)"
     r"|(?P<dash>\s*(?:--+|[\u2012-\u2015])\s*|\s+-\s+)"
     r"|(?P<space>\s+)"
     r"|(?P<char>.)",
@@ -44,11 +45,18 @@ def fold_char(char: str) -> str:
     return "".join(c for c in opened if not unicodedata.combining(c)).casefold().translate(QUOTES)
 
 
+def folded_piece(piece: re.Match[str]) -> str:
+    kind = piece.lastgroup
+    if kind == "plain":
+        return piece[0].lower()
+    return {"gone": "", "dash": "-", "space": " "}[kind] if kind in ("gone", "dash", "space") else fold_char(piece[0])
+
+
 def fold(text: str) -> Folded:
     out, origin = [], array("q")
     for piece in PIECE.finditer(text):
-        kind = piece.lastgroup
-        folded = "" if kind == "gone" else "-" if kind == "dash" else " " if kind == "space" else fold_char(piece[0])
+        folded = folded_piece(piece)
         out.append(folded)
-        origin.extend([piece.start()] * len(folded))
+        plain = piece.lastgroup == "plain"
+        origin.extend(range(*piece.span()) if plain else [piece.start()] * len(folded))
     return Folded("".join(out), origin, len(text))

@@ -33,7 +33,7 @@ def locate(said: str, view: SourceView, near: Sequence[Span] = ()) -> Quote:
     exact = occurrences(words, view)
     if exact:
         return quote(view, nearest(exact, near), "exact")
-    folded = folded_occurrences(words, view)
+    folded = [s for p in near[:1] for s in folded_occurrences(words, view, p)] or folded_occurrences(words, view)
     if folded:
         return quote(view, nearest(folded, near), "normalised")
     aligned = align(words, view, near)
@@ -88,13 +88,15 @@ def bounded(text: str, a: int, b: int) -> bool:
     return not (left or right)
 
 
-def folded_occurrences(words: str, view: SourceView) -> list[Span]:
-    wanted, whole = fold(words).text.strip(), folded_text(view.text)
-    spans = [whole.span(a, b) for a, b in found_in(whole.text, wanted)] if wanted else []
-    return [trimmed(view.text, span) for span in spans]
+def folded_occurrences(words: str, view: SourceView, part: Span | None = None) -> list[Span]:
+    """The same after folding; in the whole source, or in a part of it."""
+    start, stop = part or (0, len(view.text))
+    wanted, folded = fold(words).text.strip(), folded_text(view.text[start:stop])
+    spans = [folded.span(a, b) for a, b in found_in(folded.text, wanted)] if wanted else []
+    return [trimmed(view.text, (a + start, b + start)) for a, b in spans]
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=16)
 def folded_text(text: str) -> Folded:
     return fold(text)
 

@@ -107,9 +107,14 @@ def open_session(model: Model, views: Sequence[SourceView], session_id: str, emi
     if not read:
         model.open_session(session_id)
     elif len(read) == 1:
-        model.fork_session(read[0].engine_session or "", session_id)
+        fork_reading(model, read[0], session_id)
     else:
         read_together(model, read, session_id, emit)
+
+
+def fork_reading(model: Model, view: SourceView, session_id: str) -> None:
+    """At the end of what the view shows: of the whole source, or where `view.upto` cut it."""
+    model.fork_session(view.engine_session or "", session_id, f"{view.id}@{len(view.text)}")
 
 
 def read_together(model: Model, views: Sequence[SourceView], session_id: str, emit: Emit) -> None:
@@ -117,7 +122,7 @@ def read_together(model: Model, views: Sequence[SourceView], session_id: str, em
     try:
         model.describe_session(building)
     except errors.NotFound:
-        model.fork_session(views[0].engine_session or "", building)
+        fork_reading(model, views[0], building)
     for view in views[1:]:
         read_source(model, view, building, emit)
     model.fork_session(building, session_id)

@@ -1,5 +1,6 @@
 """BM25 over blocks, in memory: stop words out, stems, accents off; adjacent blocks become one passage."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,6 +12,7 @@ from services.ingest.types import Block
 
 PASSAGE_CHARS = 450  # a hit grows by its neighbours up to here: lines of dialogue say little alone
 LONGEST_PASSAGE = 1_000
+UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\u0e00-\u0e7f]+")  # kana, Han, Thai
 HEAP = 15_000_000  # bytes, tantivy's least
 ASKING = frozenset(
     """what which who whom whose when where why how does did do is are was were has have had can could would should
@@ -32,6 +34,12 @@ def analyser() -> tantivy.TextAnalyzer:
     return builder.build()
 
 
+def spread(text: str) -> str:
+    """Scripts without spaces as overlapping pairs of characters."""
+    pairs = lambda run: " ".join(run[0][n : n + 2] for n in range(max(1, len(run[0]) - 1)))  # noqa: E731
+    return UNSPACED.sub(lambda run: f" {pairs(run)} ", text)
+
+
 class Index:
     """One tantivy index over rows of text; a row is named by its number."""
 
@@ -44,7 +52,7 @@ class Index:
         self.index.register_tokenizer("shiori", analyser())
         writer = self.index.writer(HEAP, 1)
         for number, words in enumerate(rows):
-            writer.add_document(tantivy.Document(words=words, row=number))
+            writer.add_document(tantivy.Document(words=spread(words), row=number))
         writer.commit()
         self.index.reload()
 
@@ -60,6 +68,7 @@ class Index:
 
     def terms(self, query: str) -> list[str]:
         """The question's own words; words of asking only when there is nothing else."""
+        query = spread(query)
         telling = " ".join(w for w in query.split() if w.strip("?.,!").lower() not in ASKING)
         return analyser().analyze(telling) or analyser().analyze(query)
 

@@ -1,7 +1,7 @@
 """What the agent is given and what it hands back. Every `char` is a span [a, b) of the view's text."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -34,6 +34,22 @@ class SourceView:
     def starts(self) -> list[int]:
         """Where each block begins, for bisect."""
         return [block.char[0] for block in self.blocks]
+
+    def upto(self, char: int) -> "SourceView":
+        """The source as a session knows it that stands at the bookmark `{id}@{char}`: nothing behind it exists."""
+        if char >= len(self.text):
+            return self
+        keep = lambda rows: [row for row in rows if row.char[1] <= char]  # noqa: E731
+        begun = [c for c in self.outline if c.char[0] < char]
+        outline = [replace(c, char=(c.char[0], min(c.char[1], char))) for c in begun]
+        return replace(
+            self,
+            text=self.text[:char],
+            blocks=keep(self.blocks),
+            outline=outline,
+            files=keep(self.files),
+            symbols=keep(self.symbols),
+        )
 
 
 @dataclass(frozen=True)

@@ -102,6 +102,17 @@ def test_a_source_too_large_to_read_is_answered_from_passages_and_says_so():
     assert model.reads[0][1].startswith("<|question|>") and model.sessions == {}
 
 
+def test_a_session_that_stands_at_a_bookmark_knows_nothing_of_what_comes_after():
+    """Neither the model nor retrieval nor a quote may give away what was not read yet."""
+    model, view = ready(quoting("green"))
+    early = view.upto(view.outline[0].char[1])
+    found = answer(model, [early], "ses_early", "What colour was the ledger?")
+    assert not found.answered and "green" not in str(found)
+    assert model.sessions["ses_early"].segments[0] == model.sessions["src-doc_a"].segments[0]
+    assert "green" not in str(model.reads[2:]) and len(model.sessions["ses_early"].segments) == 2
+    assert answer(model, [view], "ses_late", "What colour was the ledger?").answered
+
+
 def test_several_sources_are_read_one_after_another():
     one, two = book(TEXT), book("The moon of Tarn is blue.", "doc_b", "src-doc_b")
     model = Twin(quoting("blue"))

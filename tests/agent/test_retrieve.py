@@ -48,6 +48,11 @@ def test_words_and_accents_are_brought_to_their_stem():
     assert "cafés" in retrieve([view], "Which cafe closed?", 1)[0].block.text
 
 
+def test_scripts_without_spaces_are_searched_too():
+    view = book("他住在上海的一条小街上。\n\n" + "我们今天去公园散步。\n\n" * 9)
+    assert "上海" in retrieve([view], "谁住在上海？", 1)[0].block.text
+
+
 def test_all_sources_are_searched_at_once():
     one, two = book("Apples are red.", "doc_a"), book("Plums are blue.", "doc_b")
     assert [h.source_id for h in retrieve([one, two], "plums apples", 4)] in (["doc_a", "doc_b"], ["doc_b", "doc_a"])
