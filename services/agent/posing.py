@@ -29,15 +29,22 @@ class Posed:
 @contextmanager
 def posed(model: Model, session_id: str, parts: Sequence[Part], scratch: bool, name: str) -> Iterator[Posed]:
     """`scratch`: on nothing instead of a fork of the session. `name`: the turn's, so a retry clears what it left."""
-    fork = f"{session_id}.{name or 'turn'}"
-    with suppress(errors.NotFound):
-        model.delete_session(fork)
-    _ = model.open_session(fork) if scratch else model.fork_session(session_id, fork)
-    try:
+    with forked(model, session_id, "" if scratch else session_id, name or "turn") as fork:
         yield Posed(model, fork, read_through(model, fork, parts))
+
+
+@contextmanager
+def forked(model: Model, session_id: str, of: str, name: str, bookmark: str = "") -> Iterator[str]:
+    """A session `{session_id}.{name}` for a while: a fork `of` another, or empty. One left over by a kill goes first."""
+    fork, delete = f"{session_id}.{name}", model.delete_session  # looked up now: a stopped job's model refuses later
+    with suppress(errors.NotFound):
+        delete(fork)
+    _ = model.fork_session(of, fork, bookmark) if of else model.open_session(fork)
+    try:
+        yield fork
     finally:
         with suppress(errors.ShioriError):
-            model.delete_session(fork)
+            delete(fork)
 
 
 def read_through(model: Model, session_id: str, parts: Sequence[Part]) -> Said:

@@ -4,12 +4,11 @@ Nothing here is paraphrase, so nothing can be made up; `method` says who chose.
 """
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 
-from services import errors
 from services.agent.central import central
 from services.agent.model import Model, Said, say
+from services.agent.posing import forked
 from services.agent.prompts import summary_turn
 from services.agent.quotes import locate, quote, sentence_around
 from services.agent.reading import bookmark_at
@@ -43,14 +42,8 @@ def chosen_by_model(model: Model, view: SourceView, entry: Chapter, chapter: int
     if not (view.engine_session and bookmark):
         a, b = entry.char
         return say(model, "", summary_turn(view.text[a : min(b, a + SCRATCH_CHARS)]), SUMMARY_TOKENS)
-    fork = f"{view.engine_session}.summary-{chapter}"
-    with suppress(errors.NotFound):
-        model.delete_session(fork)  # of a summary that was broken off
-    model.fork_session(view.engine_session, fork, bookmark)
-    try:
+    with forked(model, view.engine_session, view.engine_session, f"summary-{chapter}", bookmark) as fork:
         return say(model, fork, summary_turn(), SUMMARY_TOKENS)
-    finally:
-        model.delete_session(fork)
 
 
 def located(said: Said, view: SourceView, entry: Chapter) -> list[Span]:
