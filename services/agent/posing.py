@@ -35,7 +35,7 @@ def posed(model: Model, session_id: str, parts: Sequence[Part], scratch: bool, n
 
 @contextmanager
 def forked(model: Model, session_id: str, of: str, name: str, bookmark: str = "") -> Iterator[str]:
-    """A session `{session_id}.{name}` for a while: a fork `of` another, or empty. One left over by a kill goes first."""
+    """A session `{session_id}.{name}` for a while: a fork `of` another, or empty. One that a kill left goes first."""
     fork, delete = f"{session_id}.{name}", model.delete_session  # looked up now: a stopped job's model refuses later
     with suppress(errors.NotFound):
         delete(fork)

@@ -7,6 +7,7 @@ identifiers split.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import takewhile
 
 from services.agent.prompts import find_turn
@@ -22,7 +23,14 @@ SHOWN_BUDGET = 3_000  # characters of all candidates together
 ROW_CHARS = 4_000  # of a symbol's code that are indexed
 COMMENT_CHARS = 1_000
 NAME_WEIGHT = 4
+DOC_WEIGHT = 2
 NAMES_SYMBOL = 2.0  # score factor for a symbol that the question names letter for letter
+ASIDE = 0.4  # for tests and examples, unless they are asked for
+ASKED_KIND = 1.5  # for a class when the question says class, a function when it says function
+KINDS = {"class": ("class", "type"), "type": ("class", "type"), "struct": ("class", "type"),
+         "function": ("function", "method"), "method": ("method",)}  # fmt: skip
+SIDE = re.compile(r"(^|/)(tests?|testing|examples?|docs?|benchmarks?)/|(^|/)(test_|conftest)|_test\.|\.(test|spec)\.")
+DOCSTRING = re.compile(r":\s*(?:#[^\n]*)?\n\s*[rRuU]?(\"{3}|'{3})(.*?)\1", re.DOTALL)
 WORDS = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+|[^\W\d_]+")
 IDENTIFIER = re.compile(r"[^\W\d]\w*")
 DECORATION = re.compile(r"\s*(@|#\[|//|/\*|\*|#(?!define))")
@@ -69,11 +77,23 @@ def comment_above(view: SourceView, symbol: Symbol) -> str:
     return "\n".join(reversed(list(takewhile(DECORATION.match, reversed(lines)))))
 
 
+def docstring(code: str) -> str:
+    """The first paragraph of a Python docstring."""
+    found = DOCSTRING.search(code[:ROW_CHARS])
+    return found[2].strip().split("\n\n")[0] if found else ""
+
+
 def row(view: SourceView, symbol: Symbol) -> str:
     code = view.text[symbol.char[0] : min(symbol.char[1], symbol.char[0] + ROW_CHARS)]
     name = f"{split(symbol.name)} {symbol.name} "
-    rest = (symbol.parent or "", symbol.path, comment_above(view, symbol), code)
+    said = f"{comment_above(view, symbol)} {docstring(code)} " * DOC_WEIGHT
+    rest = (symbol.parent or "", symbol.path, said, code)
     return name * NAME_WEIGHT + " ".join(split(words) for words in rest)
+
+
+@lru_cache(maxsize=4)
+def rows_of(view: SourceView) -> tuple[str, ...]:
+    return tuple(row(view, symbol) for symbol in view.symbols)
 
 
 def candidates(views: Sequence[SourceView], question: str, limit: int = CANDIDATES) -> list[Candidate]:
@@ -81,11 +101,19 @@ def candidates(views: Sequence[SourceView], question: str, limit: int = CANDIDAT
     pairs = [(view, symbol) for view in views for symbol in view.symbols]
     if not pairs:
         return []
-    asked = set(IDENTIFIER.findall(question))
     query = f"{question} {split(question)}"
-    found = index_of(tuple(row(*pair) for pair in pairs)).search(query, 4 * limit)
-    ranked = [Candidate(*pairs[n], score * (NAMES_SYMBOL if pairs[n][1].name in asked else 1)) for n, score in found]
+    found = index_of(tuple(r for view in views for r in rows_of(view))).search(query, 8 * limit)
+    ranked = [Candidate(*pairs[n], score * favour(pairs[n][1], question)) for n, score in found]
     return sorted(ranked, key=lambda c: -c.score)[:limit]
+
+
+def favour(symbol: Symbol, question: str) -> float:
+    """What BM25 does not know about a symbol, as a factor."""
+    asked = set(IDENTIFIER.findall(question))
+    words = {word.lower() for word in asked}
+    factor = NAMES_SYMBOL if symbol.name in asked else 1.0
+    factor *= ASIDE if SIDE.search(symbol.path) and not words & {"test", "tests", "example", "examples"} else 1.0
+    return factor * (ASKED_KIND if any(symbol.kind in KINDS.get(word, ()) for word in words) else 1.0)
 
 
 def prompt(question: str, shown: Sequence[Candidate]) -> list[Part]:

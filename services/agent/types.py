@@ -16,7 +16,7 @@ def silent(event: str, data: dict[str, Any]) -> None:
     """An Emit that tells nobody."""
 
 
-@dataclass
+@dataclass(eq=False)  # two views are the same only if they are one object: what is computed from one is kept by it
 class SourceView:
     """A source as the agent sees it; the worker builds one from the library's rows."""
 

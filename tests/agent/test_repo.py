@@ -74,6 +74,13 @@ def test_the_best_candidate_is_given_with_its_reservation():
     assert found.text.startswith("`store/disk.py:1`")
 
 
+def test_tests_stand_back_unless_they_are_asked_for():
+    view = repository({"src/wrap.py": "def wrap_text(words):\n    return words\n",
+                       "tests/test_wrap.py": "def test_wrap_text(wrap):\n    wrap_text(wrap)\n"})  # fmt: skip
+    assert candidates([view], "how is text wrapped?")[0].symbol.name == "wrap_text"
+    assert candidates([view], "which test covers text that is wrapped?")[0].symbol.name == "test_wrap_text"
+
+
 def test_nothing_like_it():
     model, view = ready(quoting("def x():"))
     assert not answer(model, [view], "ses_1", "zebra crossing").answered
