@@ -340,12 +340,14 @@ class Engine:
 
     def _contract(self) -> dict[str, str]:
         cuda = self.model.device.type == "cuda"
+        threads = "any" if cuda or self.model.config.any_threads else str(torch.get_num_threads())
         return {
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "grid": str(self.config.grid),
             "kernels": REVISION,
             "torch": torch.__version__,
             "hardware": torch.cuda.get_device_name() if cuda else torch.backends.cpu.get_cpu_capability(),
+            "threads": threads,
             "deterministic": str(self.config.deterministic).lower(),
         }
 

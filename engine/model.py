@@ -53,7 +53,7 @@ class Kda:
     heads: int
     head_dim: int
     eps: float
-    inward: Tensor  # [3C + K + K + H, D]: q, k, v, f_a, g_a, b
+    inward: Tensor  # [3C + K + K + H, D] and padding: q, k, v, f_a, g_a, b
     conv: Tensor  # [3C, W]
     f_b: Tensor  # [C, K]
     g_b: Tensor  # [C, K]
@@ -65,7 +65,9 @@ class Kda:
     def forward(self, u: Tensor, pieces: tuple[Piece, ...], states: Tensor, tails: Tensor) -> Tensor:
         """u [T,D] -> [T,D]. states [slots,H,K,K] fp32 and tails [slots,W-1,3C] of this layer are advanced in place."""
         C, K, H = self.heads * self.head_dim, self.head_dim, self.heads
-        raw, f, z, b = F.linear(u, self.inward).split([3 * C, K, K, H], -1)
+        raw, f, z, b, _ = F.linear(u, self.inward).tensor_split(
+            [3 * C, 3 * C + K, 3 * C + 2 * K, 3 * C + 2 * K + H], -1
+        )
         g = kda_gate(F.linear(f, self.f_b), self.A_log, self.dt_bias)
         beta = sigmoid(b.float())
         o = u.new_zeros(u.shape[0], H, K, dtype=states.dtype)

@@ -52,7 +52,7 @@ class Scheduler:
             count = min(self.grid, len(read.ids) - planned[read.id])
             chunks.append((read, count))
             planned[read.id] += count
-            budget -= count
+            budget -= self.grid  # a shorter chunk takes as long
             (waiting if planned[read.id] < len(read.ids) else complete).append(read)
         waiting.extend(complete)  # they end with this step
         return chunks

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from safetensors import safe_open
 from torch import Tensor
 
@@ -189,7 +190,7 @@ def _kda(config: ModelConfig, take: _Take) -> Kda:
         heads=config.kda_heads,
         head_dim=config.kda_head_dim,
         eps=config.rms_norm_eps,
-        inward=take(*(f"{x}_proj.weight" for x in ("q", "k", "v", "f_a", "g_a", "b"))),
+        inward=_pad_rows(take(*(f"{x}_proj.weight" for x in ("q", "k", "v", "f_a", "g_a", "b")))),
         conv=conv.T.contiguous().T,  # taps far apart, channels side by side: the fast path walks along channels
         f_b=take("f_b_proj.weight"),
         g_b=take("g_b_proj.weight"),
@@ -198,6 +199,11 @@ def _kda(config: ModelConfig, take: _Take) -> Kda:
         o_norm=take("o_norm.weight"),
         o_proj=take("o_proj.weight"),
     )
+
+
+def _pad_rows(weight: Tensor) -> Tensor:
+    """Zero rows up to a multiple of 16: see ModelConfig.any_threads."""
+    return F.pad(weight, (0, 0, 0, -weight.shape[0] % 16))
 
 
 def _mla(config: ModelConfig, take: _Take) -> Mla:
