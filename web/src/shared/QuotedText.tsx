@@ -17,7 +17,7 @@ export function QuotedText({ owner, text, quotes, outline }: Props) {
   const pieces = useMemo(() => withChips(text, quotes), [text, quotes])
   return (
     <>
-      <p className="said">
+      <p className={quotes.some((quote) => quote.path) ? 'said code' : 'said'}>
         {pieces.map((piece, index) =>
           'text' in piece ? <span key={index}>{piece.text}</span> : <QuoteChip key={index} owner={owner} quotes={quotes} index={piece.quote} />,
         )}
