@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 
 from engine import Done, Event, SamplingParams, Token
 from services import errors
@@ -25,16 +25,12 @@ _MAX_TOKENS = 128
 
 def generate(service: Service, request: pb.GenerateRequest, call: Call) -> Iterator[pb.GenerateChunk]:
     prompt, forced = _ids(service, request.prompt), encode_parts(service.tokenizer, request.forced)
-    bookmark = bookmark_name(request.bookmark)
     call.facts.update(session=request.session_id, tokens_in=len(prompt))
     with _head(service, request, call) as head:
         position = head.position if head else 0
         params = _sampling(service, request.sampling, len(forced), position + len(prompt))
-        if head:
-            check_digest(head, request.expected_digest)
-            service.readings.check_bookmark(call.tenant, head.session, bookmark)
         with service.readings.work(call.tenant, head, call.stop) as work:
-            yield from Answer(service, work, request, call, params).chunks(prompt, forced, bookmark)
+            yield from Answer(service, work, request, call, params).chunks(prompt, forced)
 
 
 @contextmanager
@@ -45,11 +41,12 @@ def _head(service: Service, request: pb.GenerateRequest, call: Call) -> Iterator
             raise errors.InvalidInput("keep needs a session_id", field="keep")
         yield None
         return
-    name = session_id(request.session_id)
-    heads = service.vault.heads
-    held: AbstractContextManager[Head] = nullcontext(heads.get(call.tenant, name))
-    with service.readings.writing(call.tenant, name) if request.keep else held as head:
-        yield head
+    name, digest, readings = session_id(request.session_id), request.expected_digest, service.readings
+    if request.keep:
+        with readings.writing(call.tenant, name, digest, bookmark_name(request.bookmark)) as head:
+            yield head
+    else:
+        yield readings.head(call.tenant, name, digest)
 
 
 class Answer:
@@ -61,9 +58,9 @@ class Answer:
         self.decoding = Decoding(service.tokenizer, sampling.stop, params.stop_ids, sampling.logprobs)
         self.reason = pb.FINISH_REASON_LENGTH
 
-    def chunks(self, prompt: list[int], forced: list[int], bookmark: str) -> Iterator[pb.GenerateChunk]:
+    def chunks(self, prompt: list[int], forced: list[int]) -> Iterator[pb.GenerateChunk]:
         work, readings, call = self.work, self.service.readings, self.call
-        resumed, started = work.position, time.monotonic()
+        start, started = work.position, time.monotonic()
         for _ in readings.read(work, "prompt", prompt, call.stop):
             pass
         read_done, first_token_ms = time.monotonic(), 0.0
@@ -71,10 +68,10 @@ class Answer:
             first_token_ms = first_token_ms or call.ms
             yield chunk
         decoded = time.monotonic()
-        head = self._keep(bookmark) if self.request.keep else work.head
+        head = self._keep() if self.request.keep else work.head
         told = usage(
             work,
-            resumed,
+            start,
             len(prompt),
             completion_tokens=len(self.decoding.ids),
             read_ms=(read_done - started) * 1000,
@@ -83,7 +80,7 @@ class Answer:
         )
         call.facts.update(
             tokens_out=told.completion_tokens,
-            reused=resumed,
+            reused=work.resumed,
             recomputed=work.recomputed,
             restore_ms=round(work.restore_ms, 1),
             first_token_ms=round(first_token_ms, 1),
@@ -108,13 +105,13 @@ class Answer:
         elif isinstance(event, Done) and event.reason == "stop":
             self.reason = pb.FINISH_REASON_STOP
 
-    def _keep(self, bookmark: str) -> Head:
+    def _keep(self) -> Head:
         readings = self.service.readings
         if ids := self.decoding.kept_ids():
             for _ in readings.read(self.work, "answer", ids, self.call.stop):
                 pass
         self.call.stop.check()
-        return readings.save(self.work, bookmark)
+        return readings.save(self.work, self.request.bookmark)
 
 
 def score(service: Service, request: pb.ScoreRequest, call: Call) -> pb.ScoreReply:
@@ -176,25 +173,16 @@ def _stop_ids(service: Service, asked: pb.Sampling) -> tuple[int, ...]:
     return (special_id(service.tokenizer, "end"),) if known else service.eos_ids
 
 
-def usage(work: Work, resumed: int, read: int, **rest: float) -> pb.Usage:
+def usage(work: Work, start: int, fed: int, **rest: float) -> pb.Usage:
+    """`start`: where the session stood; `fed`: tokens read from there on. What was computed again counts as read."""
     return pb.Usage(
-        prompt_tokens=resumed + read,
-        read_tokens=read,
-        resumed_tokens=resumed,
+        prompt_tokens=start + fed,
+        read_tokens=start - work.resumed + fed,
+        resumed_tokens=work.resumed,
         restore_ms=work.restore_ms,
         recomputed=work.recomputed,
         **rest,  # type: ignore[arg-type]
     )
-
-
-def check_digest(head: Head, expected: str) -> None:
-    if expected and expected != head.digest:
-        raise errors.HeadMoved(
-            f"session {head.session!r} stands at {head.position} tokens, not where you expect it",
-            session=head.session,
-            position=head.position,
-            digest=head.digest,
-        )
 
 
 def check_room(service: Service, position: int) -> None:

@@ -11,7 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import structlog
@@ -89,6 +89,7 @@ class Driver:
         self._jobs: dict[int, Job] = {}
         self._live: OrderedDict[Key, int] = OrderedDict()  # least recently used first
         self._stopping = False
+        self._gate = threading.Lock()
         self._on_failure = on_failure
         self._thread = threading.Thread(target=self._run, name="engine-driver", daemon=True)
         self._thread.start()
@@ -105,9 +106,10 @@ class Driver:
             except Exception as error:
                 future.set_exception(error)
 
-        if self._stopping:
-            raise errors.EngineUnavailable("the engine is stopping")
-        self._commands.put(command)
+        with self._gate:  # what is put before the gate closes is still obeyed
+            if self._stopping:
+                raise errors.EngineUnavailable("the engine is stopping")
+            self._commands.put(command)
         return future.result()
 
     def run(self, start: Callable[[Engine], int], stop: Stop) -> Generator[Event]:
@@ -144,7 +146,8 @@ class Driver:
         self.call(keep)
 
     def close(self, seq: int) -> None:
-        self.call(lambda engine: _close(engine, seq))
+        with suppress(errors.EngineUnavailable):  # its memory is gone, and the sequence with it
+            self.call(lambda engine: _close(engine, seq))
 
     def forget(self, tenant: str, manifests: set[str]) -> None:
         """Closes live readings that may no longer be used: their session was deleted."""
@@ -160,7 +163,7 @@ class Driver:
 
     def stop(self) -> None:
         """After the step in progress: running requests end with EngineUnavailable."""
-        self._stopping = True
+        self._close_gate()
         self._commands.put(lambda: None)
         self._thread.join()
 
@@ -176,7 +179,7 @@ class Driver:
             log.exception("engine_died")  # its memory cannot be trusted; the vault has everything
             self._on_failure()
         finally:
-            self._stopping = True
+            self._close_gate()
             self._end()
 
     def _obey(self, block: bool) -> None:
@@ -193,6 +196,10 @@ class Driver:
         job = self._jobs.pop(event.request, None) if isinstance(event, Done) else self._jobs.get(event.request)
         if job:
             job.put(event)
+
+    def _close_gate(self) -> None:
+        with self._gate:
+            self._stopping = True
 
     def _end(self) -> None:
         for job in self._jobs.values():

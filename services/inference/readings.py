@@ -35,6 +35,7 @@ class Work:
     base: Manifest
     seq: int
     segments: list[tuple[str, list[int]]] = field(default_factory=list)
+    resumed: int = 0  # tokens taken from memory or the vault
     restore_ms: float = 0.0  # 0: it was live
     recomputed: bool = False
 
@@ -67,10 +68,24 @@ class Readings:
                 self._freed.notify_all()
 
     @contextmanager
-    def writing(self, tenant: str, session: str) -> Iterator[Head]:
-        """The head, for a writer. Writers on other replicas are fenced by the epoch that is taken now."""
+    def writing(self, tenant: str, session: str, expected_digest: str = "", bookmark: str = "") -> Iterator[Head]:
+        """The head, for a writer; refused before the epoch is taken, for that fences writers on other replicas."""
         with self.writer(tenant, session):
+            self.head(tenant, session, expected_digest)
+            if bookmark and any(mark.name == bookmark for mark in self.vault.heads.marks(tenant, session)):
+                raise errors.AlreadyExists(f"the name {bookmark!r} is taken", name=bookmark)
             yield self.vault.heads.begin(tenant, session)
+
+    def head(self, tenant: str, session: str, expected_digest: str = "") -> Head:
+        head = self.vault.heads.get(tenant, session)
+        if expected_digest and expected_digest != head.digest:
+            raise errors.HeadMoved(
+                f"session {session!r} stands at {head.position} tokens, not where you expect it",
+                session=session,
+                position=head.position,
+                digest=head.digest,
+            )
+        return head
 
     @contextmanager
     def work(self, tenant: str, head: Head | None, stop: Stop) -> Iterator[Work]:
@@ -95,11 +110,6 @@ class Readings:
         work.head, work.base, work.segments = head, manifest, []
         return head
 
-    def check_bookmark(self, tenant: str, session: str, name: str) -> None:
-        """Before the work, not after it; the commit looks again."""
-        if name and any(mark.name == name for mark in self.vault.heads.marks(tenant, session)):
-            raise errors.AlreadyExists(f"the name {name!r} is taken", name=name)
-
     # --- taking a reading up ------------------------------------------------------------------------------------------
 
     def _blank(self, tenant: str, head: Head | None) -> Work:
@@ -111,7 +121,7 @@ class Readings:
         try:
             manifest = self.vault.manifest(tenant, head.manifest)
             if live is not None:
-                return Work(tenant, head, manifest, live)
+                return Work(tenant, head, manifest, live, resumed=manifest.position)
             work = self._restored(tenant, head, manifest, stop)
         except Damaged as damaged:
             if live is not None:
@@ -131,7 +141,8 @@ class Readings:
             return self._recompute(tenant, head, manifest, stop, why=str(damaged))
         self.driver.keep((tenant, head.manifest), seq)
         borrowed = self.driver.borrow((tenant, head.manifest))
-        return Work(tenant, head, manifest, borrowed if borrowed is not None else self._load(tenant, manifest))
+        seq = borrowed if borrowed is not None else self._load(tenant, manifest)
+        return Work(tenant, head, manifest, seq, resumed=manifest.position)
 
     def _load(self, tenant: str, manifest: Manifest) -> int:
         state = self.vault.state(tenant, manifest)
@@ -153,7 +164,7 @@ class Readings:
     def _recompute(self, tenant: str, head: Head, manifest: Manifest, stop: Stop, why: str) -> Work:
         """Reads the token log again, on top of the furthest earlier reading that is whole."""
         base, seq = self._best_rung(tenant, head, manifest)
-        work = Work(tenant, head, base, seq, recomputed=True)
+        work = Work(tenant, head, base, seq, resumed=base.position, recomputed=True)
         log.warning("recomputing", session=head.session, why=why, start=base.position, position=manifest.position)
         try:
             for label, ids in self.vault.log(tenant, manifest, since=len(base.segments)):

@@ -9,7 +9,7 @@ from typing import Any
 from engine import Progress
 from services import errors
 from services.inference import answers
-from services.inference.answers import check_digest, check_room, head_message
+from services.inference.answers import check_room, head_message
 from services.inference.calls import Call, bookmark_name, rpc, session_id
 from services.inference.heads import Head, Mark
 from services.inference.pb import inference_pb2 as pb
@@ -129,9 +129,7 @@ class Servicer(inference_pb2_grpc.InferenceServicer):
         service, header = self.service, _header(requests)
         name, bookmark = session_id(header.session_id), bookmark_name(header.bookmark)
         call.facts.update(session=name, segment=header.segment[:100])
-        with service.readings.writing(call.tenant, name) as head:
-            check_digest(head, header.expected_digest)
-            service.readings.check_bookmark(call.tenant, name, bookmark)
+        with service.readings.writing(call.tenant, name, header.expected_digest, bookmark) as head:
             ids = self._segment(requests, head, call)
             with service.readings.work(call.tenant, head, call.stop) as work:
                 yield from self._read(work, header, ids, bookmark, call)
@@ -150,9 +148,9 @@ class Servicer(inference_pb2_grpc.InferenceServicer):
     def _read(
         self, work: Work, header: pb.ReadHeader, ids: list[int], bookmark: str, call: Call
     ) -> Iterator[pb.ReadProgress]:
-        readings, durable, resumed = self.service.readings, work.head.position, work.position
+        readings, start = self.service.readings, work.position
         started = told = time.monotonic()
-        yield pb.ReadProgress(segment_tokens_total=len(ids), position=durable, durable_position=durable)
+        yield pb.ReadProgress(segment_tokens_total=len(ids), position=start, durable_position=start)
         for event in readings.read(work, header.segment, ids, call.stop):
             now = time.monotonic()
             if isinstance(event, Progress) and now - told >= _PROGRESS_EVERY_S:
@@ -160,14 +158,14 @@ class Servicer(inference_pb2_grpc.InferenceServicer):
                 yield pb.ReadProgress(
                     segment_tokens_done=event.done,
                     segment_tokens_total=len(ids),
-                    position=resumed + event.done,
-                    durable_position=durable,
+                    position=start + event.done,
+                    durable_position=start,
                     tokens_per_second=rate,
                 )
         seconds = time.monotonic() - started
         call.stop.check()
         head = readings.save(work, bookmark)
-        call.facts.update(reused=resumed, tok_s=round(len(ids) / seconds, 1), recomputed=work.recomputed)
+        call.facts.update(reused=work.resumed, tok_s=round(len(ids) / seconds, 1), recomputed=work.recomputed)
         yield pb.ReadProgress(
             segment_tokens_done=len(ids),
             segment_tokens_total=len(ids),
@@ -176,7 +174,7 @@ class Servicer(inference_pb2_grpc.InferenceServicer):
             tokens_per_second=len(ids) / seconds,
             done=True,
             head=head_message(head),
-            usage=answers.usage(work, resumed, len(ids), read_ms=seconds * 1000),
+            usage=answers.usage(work, start, len(ids), read_ms=seconds * 1000),
         )
 
     @rpc

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import redis
 import torch
+from safetensors.torch import load
 
 from services import errors
 from services.inference import blocks as b
@@ -56,6 +57,13 @@ def test_bfloat16_latents_come_back_too(vault: Vault) -> None:
     wanted = replace(plain, state=replace(plain.state, latents=plain.state.latents.bfloat16()))
     _, manifest = vault.commit("t", opened(vault), wanted)
     assert torch.equal(vault.state("t", manifest).latents, wanted.state.latents)
+
+
+def test_a_page_is_a_safetensors_file(vault: Vault, store: redis.Redis) -> None:
+    wanted = draft(EMPTY, 300)
+    _, manifest = vault.commit("t", opened(vault), wanted)
+    data = store.get(block_key("t", manifest.pages[1].name)) or b""
+    assert torch.equal(load(data[64:])["latents"], wanted.state.latents[:, 256:])
 
 
 def test_full_pages_are_written_once(vault: Vault, store: redis.Redis) -> None:
