@@ -10,7 +10,7 @@ from typing import Any
 
 import redis as sync_redis
 from celery import Celery
-from kombu import Queue
+from kombu import Exchange, Queue
 
 from services.settings import Settings
 
@@ -44,10 +44,14 @@ def task_name(kind: str) -> str:
 def _celery(broker: str, visibility: int) -> Celery:
     app = Celery("shiori", broker=broker)
     app.conf.update(
-        task_queues=[Queue(queue.value) for queue in Queues],
+        task_queues=[
+            Queue(queue.value, Exchange("shiori", type="direct"), routing_key=queue.value) for queue in Queues
+        ],
         task_default_queue=Queues.interactive.value,
         task_create_missing_queues=False,
-        task_routes={task_name(kind): {"queue": queue.value} for kind, queue in QUEUE_OF.items()},
+        task_routes={
+            task_name(kind): {"queue": queue.value, "routing_key": queue.value} for kind, queue in QUEUE_OF.items()
+        },
         task_serializer="json",
         result_serializer="json",
         accept_content=["json"],

@@ -32,6 +32,7 @@ def run(
             queues=[queue.value for queue in queues],
             concurrency=concurrency,
             pool="prefork",
+            quiet=True,
             loglevel=settings.log_level,
             without_gossip=True,
             without_mingle=True,

@@ -156,10 +156,10 @@ def _recorder(run: Run, source_id: str) -> Any:
         run.check()
         if event != "reading.progress":
             return run.emit(event, data)
-        if data["segments_done"] != saved:
-            saved = data["segments_done"]
+        new, saved = data["segments_done"] != saved, data["segments_done"]
+        if new:
             _save(run, source_id, data)
-        run.report("reading", {"unit": "tokens", **data})
+        run.report("reading", {"unit": "tokens", **data}, force=new)
 
     return emit
 
