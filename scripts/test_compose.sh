@@ -82,6 +82,9 @@ build shiori-test/services --file docker/Dockerfile --target services --build-ar
 build shiori-test/inference --file docker/Dockerfile --target inference --build-arg "BASE_IMAGE=$BASE_IMAGE" "${torch[@]}"
 export SHIORI_IMAGE=shiori-test/services SHIORI_ENGINE_IMAGE=shiori-test/inference
 
+# The containers run as a user of their own, and safetensors writes files that only their owner may read.
+chmod a+r "${SHIORI_MODEL_DIR:-lab/model}"/* 2>/dev/null || true
+
 # ---- the journey -------------------------------------------------------------------------------------------------
 
 rm -f "$WORK/compose.env"
