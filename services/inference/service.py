@@ -54,7 +54,7 @@ def load_service(settings: InferenceSettings, on_failure: Callable[[], None] = l
     mark = fingerprint(folder, tokenizer, info.contract)
     vault = Vault(connect(settings.redis_url))
     driver = Driver(engine, on_failure)
-    log.info("model_loaded", folder=str(folder), fingerprint=mark, threads=torch.get_num_threads(), **info.contract)
+    log.info("model_loaded", folder=str(folder), fingerprint=mark, contract=info.contract)
     return Service(
         model=folder.resolve().name,
         parameters=sum(prod(shape) for _, shape in expected_inventory(config).values()),
