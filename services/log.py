@@ -61,7 +61,7 @@ def _last(service: str, log_format: str) -> list[Any]:
     renderers: list[Any] = (
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
         if log_format == "json"
-        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        else [_console()]
     )
     return [name_service, structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers]
 
@@ -78,3 +78,8 @@ def request_id() -> str:
 
 def new_request_id() -> str:
     return "req_" + uuid.uuid4().hex
+
+
+def _console() -> structlog.dev.ConsoleRenderer:
+    """Plain tracebacks: the rich ones print every local variable, which is slow and tells secrets."""
+    return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
