@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
-from engine import Done, Event, SamplingParams, Token
+from engine import Done, Engine, Event, SamplingParams, Token
 from services import errors
 from services.inference.calls import Call, bookmark_name, session_id
 from services.inference.decoding import Decoding
@@ -89,14 +89,25 @@ class Answer:
         yield self.decoding.last(self.reason, told, head_message(head), head.position)
 
     def _decode(self, forced: list[int]) -> Iterator[pb.GenerateChunk]:
-        with _fork(self.service, self.work) as seq:
-            run = self.service.driver.run(lambda engine: engine.generate(seq, self.params, forced), self.call.stop)
-            with closing(run):
-                for event in run:
+        fork: list[int] = []
+
+        def start(engine: Engine) -> int:
+            """In one command: while a book is being read, every command waits for a chunk of it."""
+            if not fork:  # not so when the driver had to make room and starts again
+                fork.append(engine.fork(self.work.seq))
+            return engine.generate(fork[0], self.params, forced)
+
+        driver = self.service.driver
+        try:
+            with closing(driver.run(start, self.call.stop)) as events:
+                for event in events:
                     yield from self._heard(event)
                     if self.decoding.stopped:
                         self.reason = pb.FINISH_REASON_STOP
                         break
+        finally:
+            for seq in fork:
+                driver.close(seq)
         yield from self.decoding.finish()
 
     def _heard(self, event: Event) -> Iterator[pb.GenerateChunk]:
@@ -131,15 +142,6 @@ def score(service: Service, request: pb.ScoreRequest, call: Call) -> pb.ScoreRep
         token_logprobs=[token.logprob for token in scored],
         greedy=all(token.likeliest for token in scored),
     )
-
-
-@contextmanager
-def _fork(service: Service, work: Work) -> Iterator[int]:
-    seq = service.driver.call(lambda engine: engine.fork(work.seq))
-    try:
-        yield seq
-    finally:
-        service.driver.close(seq)
 
 
 def _ids(service: Service, parts: object) -> list[int]:

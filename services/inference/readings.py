@@ -23,7 +23,7 @@ from services.inference.vault import Draft, State, Vault
 
 log = structlog.get_logger(__name__)
 
-_PATIENCE_S = 1.0
+_PATIENCE_S = 2.0
 
 
 @dataclass

@@ -49,7 +49,11 @@ def load_service(settings: InferenceSettings, on_failure: Callable[[], None] = l
     config = ModelConfig.from_folder(folder)
     tokenizer = load_tokenizer(folder, config.vocab_size)
     model = load_model(folder, device=settings.device, dtype=getattr(torch, settings.dtype))
-    engine = Engine(model, EngineConfig(max_slots=settings.slots, max_tokens=settings.tokens))
+    # A step of one chunk: cancels, forks and questions wait for the step in progress, and a CPU takes 0.1 s for it.
+    step = 64 if settings.device == "cpu" else 512
+    engine = Engine(
+        model, EngineConfig(max_slots=settings.slots, max_tokens=settings.tokens, prefill_tokens_per_step=step)
+    )
     info = engine.describe()
     mark = fingerprint(folder, tokenizer, info.contract)
     vault = Vault(connect(settings.redis_url))
