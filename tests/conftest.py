@@ -131,6 +131,7 @@ def settings(tmp_path: Path, redis_url: str, empty_library: bytes) -> "Settings"
     """Of a system with a migrated SQLite file, a real Redis and no engine."""
     from services.settings import Settings
 
+    plain_logs()
     (tmp_path / "shiori.db").write_bytes(empty_library)
     return Settings(
         data_dir=tmp_path,
@@ -140,4 +141,19 @@ def settings(tmp_path: Path, redis_url: str, empty_library: bytes) -> "Settings"
         max_upload_mb=1,
         engine_address="127.0.0.1:1",
         engine_patience_seconds=5,
+    )
+
+
+def plain_logs() -> None:
+    """Into the standard logging, where pytest keeps them; structlog's own default prints every local of a traceback."""
+    import structlog
+
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.format_exc_info,
+            structlog.processors.KeyValueRenderer(key_order=["event"]),
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
     )
