@@ -16,12 +16,19 @@ Json = dict[str, Any]
 
 CHROMIUM = Path("/usr/bin/chromium")
 CHROMIUM_MISSING = (
-    "Chromium is missing. As root: apt-get update && apt-get install -y --no-install-recommends chromium fonts-dejavu-core"
+    "Chromium is missing. As root: apt-get update && "
+    "apt-get install -y --no-install-recommends chromium fonts-dejavu-core"
 )
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --disable-dev-shm-usage"
-).split()
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+]
 READ_MS = 600_000  # a whole book on two busy cores
 ANSWER_MS = 120_000
 DESK, PHONE = {"width": 1360, "height": 850}, {"width": 320, "height": 640}
@@ -183,7 +190,9 @@ def test_a_summary_points_into_the_text(page: Page, live_system: LiveSystem, boo
     live_system.wait(summaries["job_id"] or live_system.rest.summarise(book)["job_id"])
     open_book(page, book)
     page.get_by_role("tab", name="Summaries").click()
-    whole = page.get_by_role("tabpanel", name="Summaries").locator("article", has=page.get_by_role("heading", name="The whole"))
+    whole = page.get_by_role("tabpanel", name="Summaries").locator(
+        "article", has=page.get_by_role("heading", name="The whole")
+    )
     whole.get_by_role("button", name=re.compile("^Quote 1,")).first.click()
     quote = live_system.rest.summaries(book)["whole"]["quotes"][0]
     assert letters(marked(page)) == letters(quote["text"])
@@ -206,14 +215,16 @@ def test_offsets_count_code_points_so_a_quote_after_emoji_is_marked_to_the_lette
     source = live_system.read(tmp_path / "lamps.md")
     start = text.index(sentence)
     quote = {
-        "n": 1, "text": sentence, "source_id": source["id"], "char": [start, start + len(sentence)], "line": [1403, 1403],
-        "page": None, "path": None, "chapter": 0, "match": "exact", "span": [3, 3 + len(sentence)],
+        "n": 1, "text": sentence, "source_id": source["id"],
+        "char": [start, start + len(sentence)], "line": [1403, 1403], "page": None, "path": None, "chapter": 0, "match": "exact", "span": [3, 3 + len(sentence)],
     }  # fmt: skip
     answer = {"id": "msg_a", "answer": f"😀 “{sentence}”", "quotes": [quote], "origin": "read", "usage": None}
     answer["timing"] = {"restore_ms": 412.0}
     stream = events(("message.created", {"id": "msg_a"}), ("citation", quote), ("message.completed", answer))
     reply = {"status": 200, "content_type": "text/event-stream", "body": stream}
-    page.route("**/messages", lambda route: route.fulfill(**reply) if route.request.method == "POST" else route.continue_())
+    page.route(
+        "**/messages", lambda route: route.fulfill(**reply) if route.request.method == "POST" else route.continue_()
+    )
     open_book(page, source)
     turn = ask(page, "What burned?")
     expect(turn).to_contain_text("from the full reading")
@@ -283,7 +294,9 @@ def test_everything_that_can_be_pressed_has_a_name_and_every_panel_is_a_landmark
     for role, name in (("complementary", "Library"), ("main", "Text"), ("complementary", "Ask")):
         expect(page.get_by_role(role, name=name)).to_be_visible()  # type: ignore[arg-type]
     expect(page.get_by_role("heading", level=1)).to_have_count(1)
-    nameless = page.get_by_role("button", name=re.compile(r"^\s*$")).or_(page.get_by_role("textbox", name=re.compile(r"^\s*$")))
+    nameless = page.get_by_role("button", name=re.compile(r"^\s*$")).or_(
+        page.get_by_role("textbox", name=re.compile(r"^\s*$"))
+    )
     expect(nameless).to_have_count(0)
 
 
