@@ -4,7 +4,10 @@
 import os
 import socket
 import sys
+import time
 import urllib.request
+
+LATELY_SECONDS = 60
 
 
 def http(path: str) -> None:
@@ -24,13 +27,14 @@ def grpc() -> None:
 
 
 def worker() -> None:
-    from services.jobs import celery_app
-    from services.settings import Settings
+    """A worker says every few seconds which queues it listens to, under a name with its host in it."""
+    import redis
 
-    host = socket.gethostname()
-    answers = celery_app(Settings()).control.ping(timeout=3)
-    if not any(name.endswith(f"@{host}") for answer in answers for name in answer):
-        raise SystemExit("the worker does not answer")
+    store, mark = redis.Redis.from_url(os.environ["SHIORI_REDIS_URL"]), f"-{socket.gethostname()}-"
+    lately = time.time() - LATELY_SECONDS
+    names = [name for key in store.scan_iter("shiori:consumers:*") for name in store.zrangebyscore(key, lately, "+inf")]
+    if not any(mark in name.decode() for name in names):
+        raise SystemExit("the worker has not been heard of lately")
 
 
 if __name__ == "__main__":

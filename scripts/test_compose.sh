@@ -52,7 +52,8 @@ build() {  # build TAG ARGS…: with the builder that this client has
   local tag=$1; shift
   local buildkit=0 started=$SECONDS
   docker buildx version >/dev/null 2>&1 && buildkit=1
-  DOCKER_BUILDKIT=$buildkit docker build --network=host --quiet --tag "$tag" "$@" . >/dev/null
+  DOCKER_BUILDKIT=$buildkit docker build --network=host --tag "$tag" "$@" . >"$WORK/build.log" 2>&1 ||
+    { tail -n 40 "$WORK/build.log"; fail "the image $tag does not build"; }
   say "image $tag: $((SECONDS - started)) s, $(docker image inspect -f '{{.Size}}' "$tag" | awk '{printf "%.0f MB", $1/1e6}')"
 }
 
