@@ -16,7 +16,7 @@ def compare(fast, slow, shapes: list[tuple], ends: list[int]) -> list[float]:
     results = []
     for fn, device, dtype in ((slow, "cpu", torch.float32), (fast, "cuda", torch.bfloat16)):
         row = Row(torch.tensor(ends, dtype=torch.int32, device=device), max(ends), ends[-1])
-        args = [x.to(device, torch.float32 if x.dim() < 3 else dtype).requires_grad_() for x in made]
+        args = [x.to(device, torch.float32 if x.dim() < 3 else dtype).detach().clone().requires_grad_() for x in made]
         out = fn(*args, row)
         out.float().square().sum().backward()
         results.append([out, *(x.grad for x in args)])

@@ -34,7 +34,7 @@ def expert_tensors(mlp: Experts) -> dict[str, torch.Tensor]:
     return found | {f"shared_experts.{k}.weight": v for k, v in shared.items()}
 
 
-def tensors(net: Net) -> dict[str, torch.Tensor]:
+def tensors(net: Net, copy: bool = True) -> dict[str, torch.Tensor]:
     found = {"model.embed_tokens.weight": net.embed_tokens, "model.norm.weight": net.norm}
     for i, layer in enumerate(net.layers):
         prefix = f"model.layers.{i}."
@@ -45,6 +45,8 @@ def tensors(net: Net) -> dict[str, torch.Tensor]:
             found |= {f"{prefix}block_sparse_moe.{k}": v for k, v in expert_tensors(layer.mlp).items()}
         else:
             found |= {f"{prefix}mlp.{k}.weight": v for k, v in layer.mlp.named_parameters()}
+    if not copy:
+        return {k: v.detach() for k, v in found.items()}
     return {k: v.detach().to("cpu", torch.float32 if k.split(".")[-1] in KEPT else torch.bfloat16).contiguous() for k, v in found.items()}
 
 

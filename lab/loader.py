@@ -45,7 +45,7 @@ def fill(renderer: Renderer, phase: Phase, size: int, given: dict[str, float]) -
     while ends[-1] < size:
         task = max(phase.tasks, key=lambda t: phase.tasks[t] - given.get(t, 0) / (1 + sum(given.values())))
         ids, kinds = renderer.draw(task, phase.limit(renderer.pick, task))
-        given[task] = given.get(task, 0) * 0.999 + len(ids)
+        given[task] = given.get(task, 0) + len(ids)
         ids, kinds = ids[: size - ends[-1]], kinds[: size - ends[-1]]
         read = 1.0 if task == "language" else phase.read_weight
         tokens.append(ids)

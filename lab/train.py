@@ -18,7 +18,8 @@ from lab.export import save_model
 from lab.loader import batches
 from lab.net import Net, Row, compile_parts, read_config
 from lab.optim import Optimiser
-from lab.plan import phase_at, rate_at
+from lab.plan import rate_at
+from lab.weights import load_into, read
 
 BORN = time.time()
 
@@ -26,8 +27,8 @@ BORN = time.time()
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--start", type=float, default=0.0)
-    parser.add_argument("--stop", type=float, default=1.0)
+    parser.add_argument("--plan-from", type=float, default=0.0)
+    parser.add_argument("--plan-to", type=float, default=1.0)
     parser.add_argument("--tokens", type=int, default=65536, help="per process and step")
     parser.add_argument("--muon", type=float, default=5e-3)
     parser.add_argument("--adam", type=float, default=3e-3)
@@ -36,6 +37,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--config", type=Path, default=Path("lab/model/config.json"))
+    parser.add_argument("--weights", type=Path, help="begin with these (released format) where there is no checkpoint")
     parser.add_argument("--eager", action="store_true")
     parser.add_argument("--steps", type=int, default=10**9)
     return parser.parse_args()
@@ -120,6 +122,8 @@ def main() -> None:
     warm(net, optimiser, args.tokens, device)
     if rank == 0:
         print(f"warm after {time.time() - BORN:.0f} s", flush=True)
+    if args.weights:
+        load_into(net, read(args.weights))
     step, tokens = resume(net, optimiser, args.out)
     train(args, net, optimiser, stream, progress, step, tokens, rank, world, device)
 
@@ -128,17 +132,18 @@ def warm(net: Net, optimiser: Optimiser, size: int, device: torch.device) -> Non
     """Compile and tune every kernel on made-up tokens, while the first batch is being drawn."""
     tokens = torch.randint(16, 1000, (size,))
     ends = torch.tensor([0, size // 3, size // 3 + 7, size], dtype=torch.int32)
+    biases = [layer.mlp.bias.clone() for layer in net.layers[1:]]
     for _ in range(2):
         one_step(net, (tokens, tokens, torch.ones(size), ends), device)
         optimiser.flat.zero_()
-    for layer in net.layers[1:]:
-        layer.mlp.bias.zero_()
+    for layer, bias in zip(net.layers[1:], biases, strict=True):
+        layer.mlp.bias.copy_(bias)
 
 
 def train(args, net, optimiser, stream, progress, step, tokens, rank, world, device) -> None:
-    clock = Clock(args.seconds, args.start, args.stop, device)
+    clock = Clock(args.seconds, args.plan_from, args.plan_to, device)
     first, saved, began = step, time.time(), 0.0
-    progress.value = args.start
+    progress.value = args.plan_from
     log = open(args.out / "curve.jsonl", "a") if rank == 0 else None
     while True:
         report, loads = one_step(net, next(stream), device)
@@ -147,7 +152,7 @@ def train(args, net, optimiser, stream, progress, step, tokens, rank, world, dev
             began, counted = time.time(), tokens
         if step > first + 2 and step % 10 == 0:
             clock.look()
-        where = clock.progress() if step >= first + 2 else args.start
+        where = clock.progress() if step >= first + 2 else args.plan_from
         progress.value = where
         optimiser.step(rate_at(where, step))
         step, tokens = step + 1, tokens + args.tokens * world
