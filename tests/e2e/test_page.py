@@ -214,10 +214,14 @@ def test_offsets_count_code_points_so_a_quote_after_emoji_is_marked_to_the_lette
     (tmp_path / "lamps.md").write_text(text, encoding="utf-8")
     source = live_system.read(tmp_path / "lamps.md")
     start = text.index(sentence)
-    quote = {
-        "n": 1, "text": sentence, "source_id": source["id"],
-        "char": [start, start + len(sentence)], "line": [1403, 1403], "page": None, "path": None, "chapter": 0, "match": "exact", "span": [3, 3 + len(sentence)],
-    }  # fmt: skip
+    where = {
+        "source_id": source["id"],
+        "char": [start, start + len(sentence)],
+        "line": [1403, 1403],
+        "chapter": 0,
+        "page": None,
+    }
+    quote = {"n": 1, "text": sentence, "match": "exact", "span": [3, 3 + len(sentence)], "path": None, **where}
     answer = {"id": "msg_a", "answer": f"😀 “{sentence}”", "quotes": [quote], "origin": "read", "usage": None}
     answer["timing"] = {"restore_ms": 412.0}
     stream = events(("message.created", {"id": "msg_a"}), ("citation", quote), ("message.completed", answer))

@@ -30,18 +30,19 @@ export function App() {
   const source = useSource(place.source)
   const add = useAdd()
   const over = useDrop(useCallback((files) => add.mutate(files), [add]))
-  const panel = useStore(panelStore)
+  const wanted = useStore(panelStore)
+  const panel = wanted === 'text' && place.source === null ? 'library' : wanted
   useTitle(source.data)
   useShortcuts()
 
   return (
-    <div className="page" data-panel-open={panel === 'text' && place.source === null ? 'library' : panel}>
+    <div className="page" data-panel-open={panel}>
       <a className="skip" href="#text-panel" onClick={(event) => (event.preventDefault(), showPanel('text'), document.getElementById('text-panel')?.focus())}>
         Skip to the text
       </a>
       <header className="top">
         <h1>
-          <Bookmark /> Shiori
+          <Bookmark /> <span>Shiori</span>
         </h1>
         <nav aria-label="Panels" className="panel-switch">
           {PANELS.map(([name, label]) => (
