@@ -21,7 +21,7 @@ OPEN = ("queued", "running")
 
 def create(db: Session, tenant: str, kind: str, subject: str, request_id: str | None = None) -> Job:
     job = Job(id=new_id("job"), tenant=tenant, kind=kind, subject=subject, status="queued", attempt=0)
-    job.request_id, job.phase = request_id, "waiting"
+    job.request_id, job.phase, job.losses = request_id, "waiting", 0
     db.add(job)
     db.flush()
     return job
@@ -64,6 +64,7 @@ def claim(db: Session, job_id: str, lost_after: float) -> Job | None:
     values = {
         "status": "running",
         "attempt": Job.attempt + 1,
+        "losses": sa.case((Job.status == "running", Job.losses + 1), else_=Job.losses),
         "heartbeat_at": moment,
         "started_at": sa.func.coalesce(Job.started_at, sa.literal(moment, Job.started_at.type)),
     }
@@ -126,9 +127,15 @@ def mark_sent(db: Session, job_id: str) -> None:
     db.execute(sa.update(Job).where(Job.id == job_id).values(sent_at=now()))
 
 
-def give_back(db: Session, job_id: str, attempt: int) -> bool:
-    """Puts a held job back in the queue, for another worker."""
-    return _changed(db, sa.update(Job).where(_held(job_id, attempt)).values(status="queued", sent_at=None))
+def got_on(db: Session, job_id: str, attempt: int) -> None:
+    """Something was saved: what went wrong before does not count any more."""
+    db.execute(sa.update(Job).where(_held(job_id, attempt), Job.losses > 0).values(losses=0))
+
+
+def give_back(db: Session, job_id: str, attempt: int, *, lost: bool) -> bool:
+    """Puts a held job back in the queue, for another worker. `lost`: because something went wrong."""
+    values = {"status": "queued", "sent_at": None, "losses": Job.losses + int(lost)}
+    return _changed(db, sa.update(Job).where(_held(job_id, attempt)).values(values))
 
 
 def lost(db: Session, lost_after: float) -> list[Job]:

@@ -255,6 +255,7 @@ class Job(Base):
     phase: Mapped[str | None]
     progress: Mapped[dict[str, Any] | None]
     attempt: Mapped[int] = mapped_column(default=0)  # also the fencing token of whoever holds the claim
+    losses: Mapped[int] = mapped_column(default=0)  # times it was given up since it last got on
     request_id: Mapped[str | None]
     error: Mapped[dict[str, Any] | None]
     result: Mapped[dict[str, Any] | None]

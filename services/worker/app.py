@@ -1,5 +1,6 @@
 """The worker process: Celery's prefork pool, tools made in each child, a sweep in the parent."""
 
+import multiprocessing
 import os
 import socket
 import threading
@@ -21,11 +22,12 @@ def run(
 ) -> None:
     """Until SIGTERM. `model_of(tenant)` gives a client of the engine; tests hand in a twin."""
     name = f"{'+'.join(queues)}-{socket.gethostname()}-{os.getpid()}"
-    tools = PerProcess(lambda: make_tools(settings, model_of))
+    draining = multiprocessing.get_context("fork").Event()  # inherited by the pool's children
+    tools = PerProcess(lambda: make_tools(settings, model_of, draining))
     sweep = Sweep(tools(), queues, name)
     app = jobs.celery_app(settings)
     register(app, tools)
-    _wire(tools, sweep)
+    _wire(tools, sweep, draining.set)
     try:
         app.Worker(
             hostname=name,
@@ -59,7 +61,7 @@ class PerProcess:
         self._lock = threading.Lock()
 
 
-def _wire(tools: PerProcess, sweep: Sweep) -> None:
+def _wire(tools: PerProcess, sweep: Sweep, drain: Callable[[], None]) -> None:
     @signals.setup_logging.connect(weak=False)
     def keep_our_logging(**_: Any) -> None:
         """Celery configures nothing."""
@@ -68,6 +70,11 @@ def _wire(tools: PerProcess, sweep: Sweep) -> None:
     def in_child(**_: Any) -> None:
         tools.after_fork()
         tools()
+
+    @signals.worker_shutting_down.connect(weak=False)
+    def leaving(**_: Any) -> None:
+        """A reading may take hours: it is handed on, not waited for."""
+        drain()
 
     @signals.worker_ready.connect(weak=False)
     def ready(**_: Any) -> None:

@@ -168,6 +168,7 @@ def _save(run: Run, source_id: str, data: Mapping[str, Any]) -> None:
     with run.write() as db:
         reading = sources.reading(db, run.tenant, source_id)
         reading.segments_done, reading.position = data["segments_done"], data["durable"]
+        job_rows.got_on(db, run.job.id, run.job.attempt)
 
 
 def _waiting(run: Run, call: Any) -> Any:

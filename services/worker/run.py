@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import redis as sync_redis
 from sqlalchemy.orm import Session
@@ -29,6 +29,16 @@ class Lost(Exception):
     """The job was given to somebody else, or deleted: stop, and touch nothing."""
 
 
+class Drained(Exception):
+    """The worker is shutting down: another one goes on from what is saved."""
+
+
+class Flag(Protocol):
+    """threading.Event and multiprocessing.Event."""
+
+    def is_set(self) -> bool: ...
+
+
 @dataclass
 class Tools:
     """What a worker process holds on to; made after the fork."""
@@ -37,13 +47,14 @@ class Tools:
     database: Database
     redis: sync_redis.Redis
     model_of: Callable[[str], Any]
+    draining: Flag = field(default_factory=threading.Event)
 
 
 @dataclass
 class Run:
     tools: Tools
     job: Job
-    stopped: str = ""  # "cancelled" or "lost"
+    stopped: str = ""  # "cancelled", "lost" or "drained"
     phase: str = "starting"
     model: GuardedModel = field(init=False)
     _reported: float = 0.0
@@ -66,6 +77,8 @@ class Run:
             raise errors.Cancelled("Cancelled.")
         if self.stopped == "lost":
             raise Lost(self.job.id)
+        if self.stopped == "drained":
+            raise Drained(self.job.id)
 
     def is_stopped(self) -> bool:
         return bool(self.stopped)
@@ -151,6 +164,8 @@ class Pulse:
 
     def _look(self, due: bool) -> None:
         run = self.run
+        if run.tools.draining.is_set():
+            return run.stop("drained")
         if jobs.cancel_requested(run.tools.redis, run.job.id):
             return run.stop("cancelled")
         if not due:
@@ -186,10 +201,13 @@ def _perform(run: Run, work: Callable[[Run], dict[str, Any] | None]) -> None:
             result = work(run)
     except Lost:
         return logger.warning("job_lost")
+    except Drained:
+        give_back(run.tools, run.job, lost=False)
+        return logger.info("job_handed_on")
     except errors.Cancelled:
         status = "cancelled"
     except errors.ShioriError as known:
-        if known.retryable and _give_back(run):
+        if known.retryable and not last_chance(run.tools, run.job) and give_back(run.tools, run.job, lost=True):
             return logger.warning("job_given_back", code=known.code)
         status, error = "failed", known
     except Exception as unknown:
@@ -204,7 +222,7 @@ def _refuse_to_start(run: Run) -> None:
     """A job that was cancelled while nobody held it, or that keeps killing its workers."""
     if run.job.cancel_requested_at is not None:
         raise errors.Cancelled("Cancelled.")
-    if run.job.attempt > run.settings.job_attempts:
+    if run.job.losses >= run.settings.job_attempts:
         raise _NoMore(f"The worker was lost {run.settings.job_attempts} times on this job.")
 
 
@@ -214,13 +232,16 @@ class _NoMore(errors.WorkerLost):
     retryable = False
 
 
-def _give_back(run: Run) -> bool:
-    if run.job.attempt >= run.settings.job_attempts:
-        return False
-    with run.tools.database.write() as db:
-        given = rows.give_back(db, run.job.id, run.job.attempt)
+def last_chance(tools: Tools, job: Job) -> bool:
+    """One more failure is one too many."""
+    return job.losses + 1 >= tools.settings.job_attempts
+
+
+def give_back(tools: Tools, job: Job, *, lost: bool) -> bool:
+    with tools.database.write() as db:
+        given = rows.give_back(db, job.id, job.attempt, lost=lost)
         if given:
-            outcomes.show(db, run.job, "queued")
+            outcomes.show(db, job, "queued")
     return given
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from services import agent, errors
 from services.agent.types import Quote, SourceView, Summary
 from services.ingest.types import Chapter
+from services.library import jobs as job_rows
 from services.library import summaries
 from services.library import tables as rows
 from services.worker import views
@@ -62,6 +63,7 @@ def _store(run: Run, source_id: str, made: Summary) -> None:
     quotes = [asdict(quote) for quote in made.quotes]
     with run.write() as db:
         summaries.store(db, run.tenant, source_id, made.chapter, made.title, made.text, quotes, made.method)
+        job_rows.got_on(db, run.job.id, run.job.attempt)
 
 
 def _summary(row: rows.Summary) -> Summary:

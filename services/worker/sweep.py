@@ -13,9 +13,9 @@ import redis
 from services import errors, jobs, log
 from services.jobs import Queues
 from services.library import jobs as rows
-from services.library import outcomes, sources
+from services.library import sources
 from services.library.tables import Job, now
-from services.worker.run import Tools, end
+from services.worker.run import Tools, end, give_back, last_chance
 
 logger = log.get_logger(__name__)
 
@@ -67,7 +67,7 @@ def _take_up(tools: Tools, job: Job) -> None:
     """Its worker died: again, or not when that happened too often or it was cancelled meanwhile."""
     if job.cancel_requested_at is not None:
         ended = end(tools, job, "cancelled")
-    elif job.attempt >= tools.settings.job_attempts:
+    elif last_chance(tools, job):
         times = tools.settings.job_attempts
         ended = end(tools, job, "failed", errors.WorkerLost(f"The worker was lost {times} times on this job."))
     else:
@@ -77,11 +77,7 @@ def _take_up(tools: Tools, job: Job) -> None:
 
 
 def _again(tools: Tools, job: Job) -> None:
-    with tools.database.write() as db:
-        given = rows.give_back(db, job.id, job.attempt)
-        if given:
-            outcomes.show(db, job, "queued")
-    if given:
+    if give_back(tools, job, lost=True):
         logger.warning("worker_lost", job=job.id, attempt=job.attempt)
         _send(tools, job, force=True)
 

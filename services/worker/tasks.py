@@ -1,5 +1,6 @@
 """Celery tasks: ids in, a plain function, the outcome recorded (by run.perform)."""
 
+import threading
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -13,7 +14,7 @@ from services.library.db import Database
 from services.settings import Settings
 from services.worker.answer import answer, empty_bin
 from services.worker.ingest import ingest
-from services.worker.run import Run, Tools, perform
+from services.worker.run import Flag, Run, Tools, perform
 from services.worker.summarise import summarise
 from services.worker.sweep import BIN_TASK
 
@@ -24,9 +25,10 @@ WORK: dict[jobs.Kinds, Callable[[Run, str], dict[str, Any]]] = {
 }
 
 
-def make_tools(settings: Settings, model_of: Callable[[str], Any] | None = None) -> Tools:
+def make_tools(settings: Settings, model_of: Callable[[str], Any] | None = None, draining: Flag | None = None) -> Tools:
     connection = redis.Redis.from_url(settings.redis_url, socket_connect_timeout=2, socket_timeout=5)
-    return Tools(settings, Database(settings.database_url), connection, model_of or _clients(settings))
+    database, flag = Database(settings.database_url), draining or threading.Event()
+    return Tools(settings, database, connection, model_of or _clients(settings), flag)
 
 
 def _clients(settings: Settings) -> Callable[[str], InferenceClient]:

@@ -147,5 +147,7 @@ def test_sigterm_ends_a_worker_and_its_job_goes_on_elsewhere(system: System, sta
     send(system, source_id, job_id)
     until(lambda: system.job(job_id).phase == "reading")
     first.send_signal(signal.SIGTERM)
+    assert first.wait(8) == 0
+    assert (system.job(job_id).status, system.job(job_id).losses) == ("queued", 0)
     start(delay=0.01)
     until(lambda: system.job(job_id).status == "succeeded")

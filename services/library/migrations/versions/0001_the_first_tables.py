@@ -42,6 +42,7 @@ def upgrade() -> None:
         sa.Column("phase", sa.Text(), nullable=True),
         sa.Column("progress", Json, nullable=True),
         sa.Column("attempt", sa.BigInteger(), nullable=False),
+        sa.Column("losses", sa.BigInteger(), nullable=False),
         sa.Column("request_id", sa.Text(), nullable=True),
         sa.Column("error", Json, nullable=True),
         sa.Column("result", Json, nullable=True),
