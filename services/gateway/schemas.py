@@ -138,6 +138,9 @@ class SessionNew(BaseModel):
 
     source_ids: Annotated[list[Clean], Field(min_length=1, max_length=16)]
     title: Name | None = None
+    until_chapter: int | None = Field(
+        None, ge=0, description="Of a single document: the session knows nothing of what comes after this chapter"
+    )
 
 
 class SessionChange(BaseModel):
@@ -153,6 +156,7 @@ class SessionOut(Out):
     source_ids: list[str]
     parent: str | None = None
     forked_at: str | None = None
+    until: int | None = Field(None, description="It knows its one source up to this character")
     created_at: datetime
     updated_at: datetime
 

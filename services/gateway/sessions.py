@@ -27,7 +27,9 @@ def create_session(here: PartsDep, tenant: TenantDep, body: out.SessionNew, idem
     """A new conversation over one or more sources."""
 
     def make(db: Session) -> Made:
-        made = show.session(sessions.create(db, tenant, body.source_ids, body.title))
+        chapter = body.until_chapter
+        until = None if chapter is None else sessions.chapter_end(db, tenant, body.source_ids, chapter)
+        made = show.session(sessions.create(db, tenant, body.source_ids, body.title, until=until))
         return Made(201, made, f"/v1/sessions/{made.id}")
 
     what = idempotency.fingerprint("session", body.model_dump_json())

@@ -6,7 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, selectinload
 
-from services.errors import AlreadyExists, Conflict, HeadMoved, InvalidInput, NotFound
+from services.errors import AlreadyExists, Conflict, HeadMoved, InvalidInput, NotFound, NotReady
 from services.library import sources
 from services.library.ids import new_id
 from services.library.pages import Page, newest_first
@@ -22,15 +22,31 @@ def create(
     title: str | None = None,
     parent: str | None = None,
     forked_at: str | None = None,
+    until: int | None = None,
 ) -> ChatSession:
     found = sources.get_many(db, tenant, list(dict.fromkeys(source_ids)))
     made = new_id("ses")
     session = ChatSession(id=made, tenant=tenant, engine_session_id=made, head=made, parent=parent, forked_at=forked_at)
+    session.until = until
     session.title = title or ", ".join(source.title for source in found)
     session.sources = [SessionSource(source_id=source.id, ordinal=n) for n, source in enumerate(found)]
     db.add(session)
     db.flush()
     return session
+
+
+def chapter_end(db: Session, tenant: str, source_ids: Sequence[str], chapter: int) -> int:
+    """The character where a chapter of the one source ends: a place where its reading has a bookmark."""
+    if len(source_ids) != 1:
+        raise InvalidInput("until_chapter needs exactly one source.", errors=[{"pointer": "/until_chapter"}])
+    source = sources.get(db, tenant, source_ids[0])
+    if source.status != "ready" or source.reading_id is None:
+        raise NotReady(f"{source.title} has not been read.")
+    ends = {entry["char"][1] for entry in source.outline if entry["level"] == 1}
+    if chapter >= len(source.outline) or source.outline[chapter]["char"][1] not in ends:
+        detail = "no chapter that ends where one of the top level ends"
+        raise InvalidInput(f"{chapter} is {detail}.", errors=[{"pointer": "/until_chapter", "detail": detail}])
+    return int(source.outline[chapter]["char"][1])
 
 
 def get(db: Session, tenant: str, session_id: str, *, lock: bool = False) -> ChatSession:
@@ -184,7 +200,7 @@ def fork(db: Session, tenant: str, session_id: str, mark: str | None, title: str
         raise InvalidInput("The sources of this session were deleted.", code="sources_deleted")
     head = resolve(db, origin, mark)
     source_ids = [link.source_id for link in origin.sources]
-    made = create(db, tenant, source_ids, title or origin.title, parent=origin.id, forked_at=head)
+    made = create(db, tenant, source_ids, title or origin.title, parent=origin.id, forked_at=head, until=origin.until)
     query = sa.select(Turn).where(Turn.session_id == origin.id).options(selectinload(Turn.quotes))
     turns = {turn.id: turn for turn in db.scalars(query)}
     for turn in [*_chain(turns, head)][::-1]:

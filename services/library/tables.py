@@ -166,6 +166,7 @@ class ChatSession(Timed, Base):
     head: Mapped[str]
     parent: Mapped[str | None]  # the session it was forked from
     forked_at: Mapped[str | None]  # the head it was forked at
+    until: Mapped[int | None]  # it knows its one source up to this character
     sources: Mapped[list["SessionSource"]] = relationship(
         lazy="raise", order_by="SessionSource.ordinal", passive_deletes="all"
     )

@@ -28,7 +28,7 @@ def answer(run: Run, turn_id: str) -> dict[str, Any]:
     run.enter("answering")
     place, mark = place_of(run.tools.database, run.tenant, session, turn), f"{turn.id}-{secrets.token_hex(3)}"
     found = patiently(
-        lambda: _answer(run, shown, place, turn.question, mark),
+        lambda: _answer(run, shown, place, turn.question, mark, session.until),
         run.settings.engine_patience_seconds,
         lambda: run.enter("waiting for the engine"),
         run.check,
@@ -49,14 +49,15 @@ def _load(run: Run, turn_id: str) -> tuple[Turn, ChatSession, list[SourceView]]:
         raise Lost(turn_id) from None
 
 
-def _answer(run: Run, shown: list[SourceView], place: Place, question: str, mark: str) -> Answer:
+def _answer(run: Run, shown: list[SourceView], place: Place, question: str, mark: str, until: int | None) -> Answer:
     """When the vault has lost a reading, it is made again first: that costs time, never an answer."""
+    known = shown if until is None else [view.upto(until) for view in shown]
     try:
-        return _from(run, shown, place, question, mark)
+        return _from(run, known, place, question, mark)
     except FORGOTTEN as error:
         logger.warning("reading_lost", code=error.code, detail=error.detail)
         _read_again(run, shown, place)
-        return _from(run, shown, place, question, mark)
+        return _from(run, known, place, question, mark)
 
 
 def _from(run: Run, shown: list[SourceView], place: Place, question: str, mark: str) -> Answer:

@@ -22,6 +22,7 @@ logger = log.get_logger(__name__)
 
 LOOK_SECONDS = 0.3  # how often a running job looks whether it was cancelled
 REPORT_SECONDS = 0.5  # progress goes no more often than this
+NO_COUNT = {"done": 0, "total": 0, "rate": None, "eta_s": None}
 ENDED = ("succeeded", "failed", "cancelled")
 
 
@@ -109,7 +110,7 @@ class Run:
         with self.tools.database.write() as db:
             if not rows.report(db, self.job.id, self.job.attempt, phase, progress):
                 raise Lost(self.job.id)
-        self.tell("progress", {**(progress or {}), "phase": phase})
+        self.tell("progress", {**NO_COUNT, **(progress or {}), "phase": phase})
 
     def write(self) -> "Fenced":
         """A transaction that only commits while the job is still this run's."""

@@ -139,3 +139,16 @@ def test_two_questions_at_once_one_waits(client: TestClient, tools: Tools) -> No
     with tools.database.write() as db:
         sessions.add_turn(db, "default", session["id"], "first", None)
     problem(client.post(f"/v1/sessions/{session['id']}/messages", json=QUESTION), 409, "session_busy")
+
+
+def test_a_session_can_stop_at_a_chapter(client: TestClient, tools: Tools) -> None:
+    book = read_book(client, tools)
+    made = client.post("/v1/sessions", json={"source_ids": [book["id"]], "until_chapter": 0})
+    assert made.status_code == 201 and made.json()["until"] == BOOK.index("CHAPTER II")
+    for body in (
+        {"source_ids": [book["id"]], "until_chapter": 9},
+        {"source_ids": [book["id"]] * 2, "until_chapter": 0},
+    ):
+        problem(client.post("/v1/sessions", json=body), 422, "invalid_input")
+    waiting = {"source_ids": [upload(client)["id"]], "until_chapter": 0}
+    problem(client.post("/v1/sessions", json=waiting), 409, "not_ready")

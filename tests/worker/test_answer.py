@@ -87,3 +87,17 @@ def test_a_worker_that_died_after_the_engine_kept_the_turn_does_not_keep_it_twic
     list(system.twin.read(session, [], bookmark="lost"))
     system.answered(session, "two lamps?")
     assert heard(system, session) == ["one lamp?", "two lamps?"]
+
+
+def test_a_session_until_a_chapter_knows_nothing_of_what_comes_after(system: System) -> None:
+    source_id = system.ready()
+    with system.database.write() as db:
+        until = sessions.chapter_end(db, "default", [source_id], 2)
+        session = sessions.create(db, "default", [source_id], until=until).id
+    turn = system.answered(session, "How often did he light the lamp in chapter 7?")
+    assert BOOK[until:].startswith("CHAPTER 4") and turn.evidence
+    assert all(evidence["char"][1] <= until for evidence in turn.evidence)
+    assert all(quote.char[1] <= until for quote in turn.quotes)
+    system.twin.describe_session(session)
+    assert system.twin.named(session).segments[0].endswith("The sea was calm.\n\n")
+    assert "CHAPTER 4" not in "".join(system.twin.named(session).segments)
