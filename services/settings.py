@@ -31,7 +31,7 @@ class Settings(BaseSettings):
 
     # the worker
     heartbeat_seconds: float = Field(default=5, gt=0)
-    worker_lost_seconds: float = Field(default=30, gt=0)
+    worker_lost_seconds: float = Field(default=20, gt=0)
     """A running job without a heartbeat for this long lost its worker."""
     job_attempts: int = Field(default=4, ge=1)
     engine_patience_seconds: float = Field(default=90, ge=0)

@@ -53,7 +53,8 @@ def sweep(tools: Tools) -> None:
     """Once: lost workers' jobs, jobs without a message, engine states without an owner."""
     with tools.database.read() as db:
         lost = rows.lost(db, tools.settings.worker_lost_seconds)
-        unsent = rows.unsent(db, now() - timedelta(seconds=RESEND_SECONDS))
+        resend = min(RESEND_SECONDS, tools.settings.worker_lost_seconds)
+        unsent = rows.unsent(db, now() - timedelta(seconds=resend))
         condemned = sources.discarded(db, limit=1)
     for job in lost:
         _take_up(tools, job)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from services import events, jobs
 from services.jobs import Kinds, Queues
 from services.library import jobs as rows
 from services.library import sources
+from tests.conftest import free_port, start_redis
 from tests.worker.conftest import BOOK, System
 
 Start = Callable[..., "subprocess.Popen[bytes]"]
@@ -25,7 +27,19 @@ def start(system: System) -> Iterator[Start]:
     """A worker in a process group of its own, so that a kill takes all of it."""
     system.settings.heartbeat_seconds, system.settings.worker_lost_seconds = 0.5, 2
     started: list[subprocess.Popen[bytes]] = []
-    environment = {
+
+    def make(delay: float = 0.0, queues: str = "interactive,ingest,summarise") -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "tests.worker.process", str(system.twin.folder), str(delay), queues]
+        started.append(subprocess.Popen(command, env=environment(system), start_new_session=True))
+        return started[-1]
+
+    yield make
+    for process in started:
+        kill(process)
+
+
+def environment(system: System) -> dict[str, str]:
+    return {
         **os.environ,
         "SHIORI_DATA_DIR": str(system.settings.data_dir),
         "SHIORI_DATABASE_URL": system.settings.database_url,
@@ -33,15 +47,6 @@ def start(system: System) -> Iterator[Start]:
         "SHIORI_HEARTBEAT_SECONDS": "0.5",
         "SHIORI_WORKER_LOST_SECONDS": "2",
     }
-
-    def make(delay: float = 0.0, queues: str = "interactive,ingest,summarise") -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "tests.worker.process", str(system.twin.folder), str(delay), queues]
-        started.append(subprocess.Popen(command, env=environment, start_new_session=True))
-        return started[-1]
-
-    yield make
-    for process in started:
-        kill(process)
 
 
 def kill(process: "subprocess.Popen[bytes]") -> None:
@@ -151,3 +156,25 @@ def test_sigterm_ends_a_worker_and_its_job_goes_on_elsewhere(system: System, sta
     assert (system.job(job_id).status, system.job(job_id).losses) == ("queued", 0)
     start(delay=0.01)
     until(lambda: system.job(job_id).status == "succeeded")
+
+
+def test_a_redis_that_restarts_empty_loses_no_job(system: System, start: Start, tmp_path: Path) -> None:
+    port = free_port()
+    own = start_redis(tmp_path, port)
+    system.settings.redis_url = f"redis://127.0.0.1:{port}/0"
+    running, running_job = system.upload()
+    waiting, waiting_job = system.upload()
+    start(delay=0.15)
+    for source_id, job_id in ((running, running_job), (waiting, waiting_job)):
+        send(system, source_id, job_id)
+    until(lambda: system.job(running_job).phase == "reading")
+    own.kill()
+    own.wait()
+    time.sleep(2)
+    own = start_redis(tmp_path, port)
+    try:
+        until(lambda: system.job(running_job).status == "succeeded", 60)
+        assert system.job(running_job).attempt == 1
+        until(lambda: system.job(waiting_job).status == "succeeded", 60)
+    finally:
+        own.kill()
