@@ -180,3 +180,27 @@ def recitation(passage: Tokens, pick: random.Random, vocab: Vocabulary) -> tuple
     spans = [(a, b) for a, b in zip(bounds, bounds[1:], strict=False) if 10 <= b - a <= 70]
     pick.shuffle(spans)
     return passage, [(np.concatenate([passage[a : a + pick.randrange(3, 7)], vocab.encode(" ...")]), passage[a:b]) for a, b in spans[:3]]
+
+
+DEPTHS = (10, 30, 50, 70, 90)  # per cent
+
+
+def needles_at(filler: list[list[int]], length: int, pick: random.Random, tokenizer) -> tuple[list[int], list[tuple[int, str, str]]]:
+    """About `length` tokens of running text with a fact at each depth; (depth, question, answer) of each. For measuring."""
+    vocab = Vocabulary(tokenizer)
+    stretch: list[int] = []
+    while len(stretch) < length:
+        text = pick.choice(filler)
+        start = pick.randrange(max(1, len(text) - length))
+        stretch += text[start : start + length - len(stretch)]
+    facts: dict[str, tuple[str, str]] = {}
+    while len(facts) < len(DEPTHS):
+        sentence, question, answer = fact(pick, vocab)
+        facts[question] = (sentence, answer)
+    ends = sentence_starts(np.array(stretch), vocab)
+    ids, last = [], 0
+    for depth, (sentence, _) in zip(DEPTHS, facts.values(), strict=True):
+        spot = int(ends[np.searchsorted(ends, depth * length // 100) - 1]) if len(ends) else depth * length // 100
+        ids += [*stretch[last:spot], *vocab.encode(" " + sentence).tolist()]
+        last = max(last, spot)
+    return ids + stretch[last:], [(d, q, a) for d, (q, (_, a)) in zip(DEPTHS, facts.items(), strict=True)]
