@@ -47,18 +47,6 @@ def test_progress_without_a_terminal_is_plain_lines() -> None:
     step = {"phase": "reading", "title": "One", "done": 512, "total": 9000, "rate": 250.0, "eta_s": 34.0}
     Bar(Screen(Console(file=out))).follow([("progress", step), ("done", {})])
     assert " ".join(out.getvalue().split()) == "reading: One 512 of 9,000, 250 tokens/s, 34 s to go"
-        "reading:",
-        "One",
-        "512",
-        "of",
-        "9,000,",
-        "250",
-        "tokens/s,",
-        "34",
-        "s",
-        "to",
-        "go",
-    ]
 
 
 def test_a_file_that_is_not_there_is_named() -> None:
