@@ -12,6 +12,7 @@ from services.local.demo import sample_questions
 from services.local.rest import Refused
 from tests.e2e.conftest import LiveSystem
 
+pytestmark = pytest.mark.timeout(900)  # a whole book on two busy cores
 Json = dict[str, Any]
 TURN_TOKENS = 2_000  # a question with its passages and the answer, at most; a book has more
 
