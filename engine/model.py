@@ -14,6 +14,7 @@ from torch import Tensor
 from engine.config import ModelConfig
 from engine.pools import Pools
 from kernels import (
+    Weight,
     gated_rms_norm,
     kda_chunk,
     kda_gate,
@@ -21,12 +22,12 @@ from kernels import (
     l2_norm,
     mla_absorbed,
     moe,
-    moe_dense,
     rms_norm,
     route,
     short_conv,
     sigmoid,
     silu,
+    weigh_experts,
 )
 
 
@@ -53,22 +54,20 @@ class Kda:
     heads: int
     head_dim: int
     eps: float
-    inward: Tensor  # [3C + K + K + H, D] and padding: q, k, v, f_a, g_a, b
+    inward: Weight  # [3C + K + K + H, D] and padding: q, k, v, f_a, g_a, b
     conv: Tensor  # [3C, W]
-    f_b: Tensor  # [C, K]
-    g_b: Tensor  # [C, K]
+    f_b: Weight  # [C, K]
+    g_b: Weight  # [C, K]
     A_log: Tensor  # [H] fp32
     dt_bias: Tensor  # [C] fp32
     o_norm: Tensor  # [K]
-    o_proj: Tensor  # [D, C]
+    o_proj: Weight  # [D, C]
 
     def forward(self, u: Tensor, pieces: tuple[Piece, ...], states: Tensor, tails: Tensor) -> Tensor:
         """u [T,D] -> [T,D]. states [slots,H,K,K] fp32 and tails [slots,W-1,3C] of this layer are advanced in place."""
         C, K, H = self.heads * self.head_dim, self.head_dim, self.heads
-        raw, f, z, b, _ = F.linear(u, self.inward).tensor_split(
-            [3 * C, 3 * C + K, 3 * C + 2 * K, 3 * C + 2 * K + H], -1
-        )
-        g = kda_gate(F.linear(f, self.f_b), self.A_log, self.dt_bias)
+        raw, f, z, b, _ = self.inward(u).tensor_split([3 * C, 3 * C + K, 3 * C + 2 * K, 3 * C + 2 * K + H], -1)
+        g = kda_gate(self.f_b(f), self.A_log, self.dt_bias)
         beta = sigmoid(b.float())
         o = u.new_zeros(u.shape[0], H, K, dtype=states.dtype)
         for piece in pieces:
@@ -78,8 +77,8 @@ class Kda:
             v = mixed[:, 2 * C :].view(-1, H, K).float()
             o[rows], state = _kda(qk[:, 0] * K**-0.5, qk[:, 1], v, g[rows], beta[rows], states[piece.slot])
             states[piece.slot], tails[piece.slot] = state, tail
-        gate = F.linear(z, self.g_b).view(-1, H, K)
-        return F.linear(gated_rms_norm(o, gate, self.o_norm, self.eps).view(-1, C), self.o_proj)
+        gate = self.g_b(z).view(-1, H, K)
+        return self.o_proj(gated_rms_norm(o, gate, self.o_norm, self.eps).view(-1, C))
 
 
 def _kda(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -98,15 +97,15 @@ class Mla:
     rank: int
     value_dim: int
     eps: float
-    inward: Tensor  # [h·(N+r) + R + r, D]: q, then latent and shared key part
+    inward: Weight  # [h·(N+r) + R + r, D]: q, then latent and shared key part
     latent_norm: Tensor  # [R]
     kv_b: Tensor  # [h, N+V, R]
-    o_proj: Tensor  # [D, h·V]
+    o_proj: Weight  # [D, h·V]
 
     def forward(self, u: Tensor, pieces: tuple[Piece, ...], pages: Tensor) -> Tensor:
         """u [T,D] -> [T,D]. The rows' latents are written into pages [P,page,R+r] of this layer, then read."""
         width = pages.shape[-1]
-        q, latent = F.linear(u, self.inward).split([self.inward.shape[0] - width, width], -1)
+        q, latent = self.inward(u).tensor_split([-width], -1)
         q = q.reshape(u.shape[0], self.heads, -1)
         latent = torch.cat([rms_norm(latent[:, : self.rank], self.latent_norm, self.eps), latent[:, self.rank :]], -1)
         o = u.new_zeros(u.shape[0], self.heads, self.value_dim)
@@ -114,7 +113,7 @@ class Mla:
             rows, count = piece.rows, piece.rows.stop - piece.rows.start
             write_latents(pages, piece.pages, piece.position, latent[rows])
             o[rows] = mla_absorbed(q[rows], pages, piece.pages, piece.position + count, self.kv_b, self.value_dim)
-        return F.linear(o.view(u.shape[0], -1), self.o_proj)
+        return self.o_proj(o.view(u.shape[0], -1))
 
 
 def write_latents(pages: Tensor, table: Tensor, position: int, latent: Tensor) -> None:
@@ -128,12 +127,15 @@ def write_latents(pages: Tensor, table: Tensor, position: int, latent: Tensor) -
 class Mlp:
     """SwiGLU."""
 
-    up: Tensor  # [2·I, D]: gate, then up
-    down: Tensor  # [D, I]
+    up: Weight  # [2·I, D]: gate, then up
+    down: Weight  # [D, I]
 
     def forward(self, z: Tensor) -> Tensor:
-        gate, value = F.linear(z, self.up).chunk(2, -1)
-        return F.linear(silu(gate).mul_(value), self.down)
+        return self.down(self.hidden(z))
+
+    def hidden(self, z: Tensor) -> Tensor:
+        gate, value = self.up(z).chunk(2, -1)
+        return silu(gate).mul_(value)
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,9 @@ class Moe:
         )
         if self.every is not None and z.shape[0] > 1:
             experts, inner = self.w1.shape[:2]
-            return moe_dense(z, indices, weights, self.every.up, self.every.down, experts, inner)
+            hidden = self.every.hidden(z)
+            weigh_experts(hidden[:, : experts * inner], indices, weights, experts)
+            return self.every.down(hidden)
         return moe(z, indices, weights, self.w1, self.w3, self.w2) + self.shared.forward(z)
 
 

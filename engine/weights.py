@@ -12,6 +12,7 @@ from torch import Tensor
 
 from engine.config import ModelConfig
 from engine.model import Kda, KimiLinear, Layer, Mla, Mlp, Moe
+from kernels import Weight
 
 Shape = tuple[int, ...]
 Inventory = dict[str, tuple[torch.dtype, Shape]]  # name: (dtype, shape)
@@ -170,6 +171,9 @@ class _Take:
     def __call__(self, *names: str) -> Tensor:
         return torch.cat([self._one(self.prefix + name) for name in names])
 
+    def matrix(self, *names: str) -> Weight:
+        return Weight.of(self(*names))
+
     def _one(self, name: str) -> Tensor:
         return self.tensors[name].to(self.device, torch.float32 if _is_fp32(name) else self.dtype)
 
@@ -192,18 +196,18 @@ def _kda(config: ModelConfig, take: _Take) -> Kda:
         eps=config.rms_norm_eps,
         inward=_pad_rows(take(*(f"{x}_proj.weight" for x in ("q", "k", "v", "f_a", "g_a", "b")))),
         conv=conv.T.contiguous().T,  # taps far apart, channels side by side: the fast path walks along channels
-        f_b=take("f_b_proj.weight"),
-        g_b=take("g_b_proj.weight"),
+        f_b=take.matrix("f_b_proj.weight"),
+        g_b=take.matrix("g_b_proj.weight"),
         A_log=take("A_log").flatten(),
         dt_bias=take("dt_bias"),
         o_norm=take("o_norm.weight"),
-        o_proj=take("o_proj.weight"),
+        o_proj=take.matrix("o_proj.weight"),
     )
 
 
-def _pad_rows(weight: Tensor) -> Tensor:
+def _pad_rows(weight: Tensor) -> Weight:
     """Zero rows up to a multiple of 16: see ModelConfig.any_threads."""
-    return F.pad(weight, (0, 0, 0, -weight.shape[0] % 16))
+    return Weight.of(F.pad(weight, (0, 0, 0, -weight.shape[0] % 16)))
 
 
 def _mla(config: ModelConfig, take: _Take) -> Mla:
@@ -212,15 +216,15 @@ def _mla(config: ModelConfig, take: _Take) -> Mla:
         rank=config.kv_lora_rank,
         value_dim=config.v_head_dim,
         eps=config.kv_a_layernorm_eps,
-        inward=take("q_proj.weight", "kv_a_proj_with_mqa.weight"),
+        inward=take.matrix("q_proj.weight", "kv_a_proj_with_mqa.weight"),
         latent_norm=take("kv_a_layernorm.weight"),
         kv_b=take("kv_b_proj.weight").view(config.mla_heads, -1, config.kv_lora_rank),
-        o_proj=take("o_proj.weight"),
+        o_proj=take.matrix("o_proj.weight"),
     )
 
 
 def _mlp(take: _Take) -> Mlp:
-    return Mlp(up=take("gate_proj.weight", "up_proj.weight"), down=take("down_proj.weight"))
+    return Mlp(up=take.matrix("gate_proj.weight", "up_proj.weight"), down=take.matrix("down_proj.weight"))
 
 
 def _moe(config: ModelConfig, take: _Take) -> Moe:
@@ -248,15 +252,20 @@ def _moe(config: ModelConfig, take: _Take) -> Moe:
 
 def _side_by_side(w1: Tensor, w3: Tensor, w2: Tensor, shared: Mlp) -> Mlp:
     """All experts, then the shared ones, as one wide SwiGLU."""
-    gate, up = shared.up.chunk(2)
-    down = torch.cat([w2.transpose(0, 1).flatten(1), shared.down], 1)
-    return Mlp(up=torch.cat([w1.flatten(0, 1), gate, w3.flatten(0, 1), up]), down=down)
+    gate, up = shared.up.plain.chunk(2)
+    down = torch.cat([w2.transpose(0, 1).flatten(1), shared.down.plain], 1)
+    return Mlp(up=Weight.of(torch.cat([w1.flatten(0, 1), gate, w3.flatten(0, 1), up])), down=Weight.of(down))
 
 
 def _views(every: Mlp, E: int, inner: int) -> tuple[Tensor, Tensor, Tensor, Mlp]:
     """w1, w3, w2 and the shared experts as views of the wide SwiGLU, for single tokens; nothing is stored twice."""
-    gate, up = every.up.chunk(2)
+    gate, up = every.up.plain.chunk(2)
     routed = E * inner
     w1, w3 = (x[:routed].unflatten(0, (E, inner)) for x in (gate, up))
-    w2 = every.down[:, :routed].unflatten(1, (E, inner)).transpose(0, 1)
-    return w1, w3, w2, Mlp(up=torch.cat([gate[routed:], up[routed:]]), down=every.down[:, routed:])
+    w2 = every.down.plain[:, :routed].unflatten(1, (E, inner)).transpose(0, 1)
+    return (
+        w1,
+        w3,
+        w2,
+        Mlp(up=Weight(torch.cat([gate[routed:], up[routed:]]), None), down=Weight(every.down.plain[:, routed:], None)),
+    )
