@@ -40,6 +40,13 @@ def spread(text: str) -> str:
     return UNSPACED.sub(lambda run: f" {pairs(run)} ", text)
 
 
+def terms(query: str) -> list[str]:
+    """The stems of the question's own words; words of asking only when there is nothing else."""
+    query = spread(query)
+    telling = " ".join(w for w in query.split() if w.strip("?.,!").lower() not in ASKING)
+    return analyser().analyze(telling) or analyser().analyze(query)
+
+
 class Index:
     """One tantivy index over rows of text; a row is named by its number."""
 
@@ -58,19 +65,13 @@ class Index:
 
     def search(self, query: str, limit: int) -> list[tuple[int, float]]:
         """(row, score), best first."""
-        terms = dict.fromkeys(self.terms(query))
-        wanted = [(tantivy.Occur.Should, tantivy.Query.term_query(self.schema, "words", t, "freq")) for t in terms]
+        asked = dict.fromkeys(terms(query))
+        wanted = [(tantivy.Occur.Should, tantivy.Query.term_query(self.schema, "words", t, "freq")) for t in asked]
         if not wanted or limit < 1:
             return []
         searcher = self.index.searcher()
         found = searcher.search(tantivy.Query.boolean_query(wanted), limit).hits
         return [(searcher.doc(address)["row"][0], score) for score, address in found]
-
-    def terms(self, query: str) -> list[str]:
-        """The question's own words; words of asking only when there is nothing else."""
-        query = spread(query)
-        telling = " ".join(w for w in query.split() if w.strip("?.,!").lower() not in ASKING)
-        return analyser().analyze(telling) or analyser().analyze(query)
 
 
 @lru_cache(maxsize=8)
