@@ -3,7 +3,7 @@
 Nothing here is paraphrase, so nothing can be made up; `method` says who chose.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from services.agent.central import central
@@ -22,28 +22,31 @@ MOST_CHAPTER = 5
 MOST_WHOLE = 8
 SUMMARY_TOKENS = 192
 SENTENCE_CHARS = (40, 400)  # shorter is a shout, longer is a page
-SCRATCH_CHARS = 12_000  # of a chapter that has no bookmark of its own, read here and now
+SCRATCH_CHARS = 8_000  # of a chapter that is read by itself
 
 
 def summarise_chapter(model: Model, view: SourceView, chapter: int) -> Summary:
     """`chapter`: index into the outline."""
     entry = view.outline[chapter]
-    said = chosen_by_model(model, view, entry, chapter)
-    spans = located(said, view, entry)[:MOST_CHAPTER]
+    spans = max(from_model(model, view, entry, chapter), key=len, default=[])[:MOST_CHAPTER]
     if len(spans) >= LEAST:
         return summary(view, entry.title, spans, "model", chapter)
     filled = filled_up(view, entry, spans)
     return summary(view, entry.title, filled, "model+lexical" if spans else "lexical", chapter)
 
 
-def chosen_by_model(model: Model, view: SourceView, entry: Chapter, chapter: int) -> Said:
-    """From the reading as it stood at the chapter's end, on a fork; without one, from the chapter's text alone."""
+def from_model(model: Model, view: SourceView, entry: Chapter, chapter: int) -> Iterator[list[Span]]:
+    """What the model chose: from the reading as it stood at the chapter's end; if that is little, from the chapter."""
     bookmark = bookmark_at(view, entry.char[1])
-    if not (view.engine_session and bookmark):
-        a, b = entry.char
-        return say(model, "", summary_turn(view.text[a : min(b, a + SCRATCH_CHARS)]), SUMMARY_TOKENS)
-    with forked(model, view.engine_session, view.engine_session, f"summary-{chapter}", bookmark) as fork:
-        return say(model, fork, summary_turn(), SUMMARY_TOKENS)
+    if view.engine_session and bookmark:
+        with forked(model, view.engine_session, view.engine_session, f"summary-{chapter}", bookmark) as fork:
+            spans = located(say(model, fork, summary_turn(), SUMMARY_TOKENS), view, entry)
+        yield spans
+        if len(spans) >= LEAST:
+            return
+    a, b = entry.char
+    passage = view.text[a : min(b, a + SCRATCH_CHARS)]
+    yield located(say(model, "", summary_turn(passage), SUMMARY_TOKENS), view, entry)
 
 
 def located(said: Said, view: SourceView, entry: Chapter) -> list[Span]:
