@@ -93,7 +93,7 @@ def three_passages(row: dict, near: dict[str, list[str]], pick: random.Random, g
     return shown
 
 
-def passages(reader: Reader, count: int = 300) -> dict:
+def passages(reader: Reader, count: int = 150) -> dict:
     """The question, three passages of the article, the question again (format b)."""
     picked, pick = valid("qa/squad", count), random.Random(3)
     near = neighbours(valid("qa/squad", 10**6))
@@ -101,7 +101,7 @@ def passages(reader: Reader, count: int = 300) -> dict:
     return graded("squad_passages", said, picked)
 
 
-def long(reader: Reader, count: int = 60, size: int = 2000) -> dict:
+def long(reader: Reader, count: int = 40, size: int = 2000) -> dict:
     """The article read first, then the question with three passages (format b), and without any."""
     near, pick = neighbours(valid("qa/squad", 10**6)), random.Random(4)
     picked = [r for r in valid("qa/squad", 10**6) if r["title"] and len(near[r["title"]]) > 5][:count]
@@ -119,7 +119,7 @@ def long(reader: Reader, count: int = 60, size: int = 2000) -> dict:
     return graded("squad_long_bare", bare, picked) | graded("squad_long_passages", pointed, picked)
 
 
-def absent(reader: Reader, count: int = 200) -> dict:
+def absent(reader: Reader, count: int = 100) -> dict:
     """Questions on another article: says so, after a paragraph, and after three passages that do not hold the answer."""
     picked, pick = valid("qa/squad", count), random.Random(5)
     strangers = valid("qa/squad", 10**6, seed=9)
@@ -171,7 +171,7 @@ def perplexity(reader: Reader, texts: int = 8, size: int = 1000) -> dict:
     return found
 
 
-def find(reader: Reader, count: int = 80) -> dict:
+def find(reader: Reader, count: int = 50) -> dict:
     """A description and three functions of a repository never trained on: the line of the right definition."""
     everything = [r for r in valid("repoqa/functions", 10**6) if len(r["description"]) > 15 and definition(r["code"])]
     pick, prompts, wanted = random.Random(7), [], []
@@ -187,7 +187,7 @@ def find(reader: Reader, count: int = 80) -> dict:
     return {"find_definition_of_three": mean(hits)}
 
 
-def summary(reader: Reader, count: int = 24) -> dict:
+def summary(reader: Reader, count: int = 16) -> dict:
     """Sentences chosen from a document against its reference summary (F1 of words and pairs); the first two; two at random."""
     picked = valid("summ/wiki_leads", count // 2) + valid("summ/textbooks", count // 2)
     scores: dict[str, list[float]] = {"model": [], "first_two": [], "random_two": [], "literal": []}

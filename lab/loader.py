@@ -28,10 +28,11 @@ class Rows(IterableDataset):
         vocab = Vocabulary(Tokenizer.from_file("lab/model/tokenizer.json"))
         corpus = Corpus(self.corpus, phase_at(0).corpus)
         renderer = Renderer(Tables(self.tables), corpus, vocab, seed, phase_at(0).questions)
-        given: dict[str, float] = {}
+        phase, given = phase_at(0), {}
         looked = time.time()
         while True:
-            phase = phase_at(self.progress.value)
+            if phase is not phase_at(self.progress.value):
+                phase, given = phase_at(self.progress.value), {}
             if time.time() - looked > 5:
                 corpus.refresh()
                 looked = time.time()

@@ -131,21 +131,27 @@ class Renderer:
         row = self.tables.qa[self.pick.choice(self.tables.by_context[context])]
         return self.tables.text(row[1]), self.tables.text(row[2]), int(row[4])
 
-    def stranger(self, article: int) -> Tokens:
-        """A question about another article: the text does not say."""
-        while True:
+    def elsewhere(self, articles: set[int]) -> Tokens | None:
+        """A question about none of these articles, so that the text does not say; None where there is none to be found."""
+        for _ in range(100):
             row = self.tables.qa[self.pick.randrange(len(self.tables.qa))]
-            if row[4] != article and QA_SOURCES[row[3]] != "qamr":
+            if int(row[4]) not in articles and QA_SOURCES[row[3]] != "qamr":
                 return self.tables.text(row[1])
+        return None
+
+    def asked(self, context: int, articles: set[int]) -> list[Piece]:
+        """A question on the context, or now and then one on another article."""
+        question, answer, _ = self.question(context)
+        stranger = self.elsewhere(articles) if self.pick.random() < 0.15 else None
+        return turn(question, answer) if stranger is None else turn(stranger, None)
 
     def ask(self, limit: int) -> list[Piece]:
         """A paragraph and a few questions on it, one after another."""
         context = self.context()
         pieces = document(self.tables.text(context))
+        article = int(self.tables.qa[self.tables.by_context[context][0], 4])
         for _ in range(self.pick.choice([1, 1, 2, 3, 4])):
-            question, answer, article = self.question(context)
-            absent = self.pick.random() < 0.15
-            pieces += turn(self.stranger(article) if absent else question, None if absent else answer)
+            pieces += self.asked(context, {article})
         return pieces
 
     def others(self, context: int, article: int, count: int, room: int) -> list[int]:
@@ -196,16 +202,8 @@ class Renderer:
         held = {int(self.tables.qa[self.tables.by_context[c][0], 4]) for c in contexts}
         pieces = self.long_text(contexts)
         for _ in range(self.pick.randrange(1, 6)):
-            question, answer, _ = self.question(self.pick.choice(contexts))
-            absent = self.pick.random() < 0.15
-            pieces += turn(self.outsider(held) if absent else question, None if absent else answer)
+            pieces += self.asked(self.pick.choice(contexts), held)
         return pieces
-
-    def outsider(self, articles: set[int]) -> Tokens:
-        while True:
-            row = self.tables.qa[self.pick.randrange(len(self.tables.qa))]
-            if int(row[4]) not in articles:
-                return self.tables.text(row[1])
 
     # -- summaries and functions --------------------------------------------------------------------------------
     def summarise(self, limit: int) -> list[Piece]:

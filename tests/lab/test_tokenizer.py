@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given, strategies
+from hypothesis import given, settings, strategies
 from tokenizers import Tokenizer
 
 from lab.tokenizer import SPECIALS, VOCAB
@@ -11,6 +11,7 @@ from lab.tokenizer import SPECIALS, VOCAB
 TOKENIZER = Tokenizer.from_file(str(Path(__file__).parents[2] / "lab/model/tokenizer.json"))
 
 
+@settings(deadline=None)
 @given(strategies.text(max_size=300))
 def test_any_text_comes_back(text: str):
     ids = TOKENIZER.encode(text).ids
