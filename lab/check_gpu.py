@@ -25,5 +25,8 @@ def compare(fast, slow, shapes: list[tuple], ends: list[int]) -> list[float]:
 
 if __name__ == "__main__":
     n, h, d = 300, 4, 128
-    print("kda o q k v decay beta A dt:", compare(remember, remember_by_definition, [(n, h, d)] * 4 + [("beta", n, h), (h,), (h * d,)], [0, 70, 71, n]))
+    print(
+        "kda o q k v decay beta A dt:",
+        compare(remember, remember_by_definition, [(n, h, d)] * 4 + [("beta", n, h), (h,), (h * d,)], [0, 70, 71, n]),
+    )
     print("mla o q k v:", compare(attend, attend_by_definition, [(n, h, 96)] * 3, [0, 70, 71, n]))

@@ -1,7 +1,7 @@
 """The corpus as flat arrays of tokens: made once from the pack, drawn from by position.
 
-`python -m lab.corpus OUT FILE...` writes, for each pack file, FILE.tokens.npy, FILE.ends.npy and FILE.held.json: one text in
-two hundred is held out by its name's hash, for perplexity.
+`python -m lab.corpus OUT FILE...` writes FILE.tokens.npy, FILE.ends.npy and FILE.held.json for each pack file: one text
+in two hundred is held out by its name's hash, for perplexity.
 """
 
 import json

@@ -31,8 +31,12 @@ def valid(name: str, count: int, seed: int = 1) -> list[dict]:
 def graded(name: str, said: list[str | None], picked: list[dict]) -> dict:
     """F1, exact match and refusals of answers to answerable questions."""
     return {
-        f"{name}_f1": mean([0.0 if s is None else best(f1, s, r["answers"]) for s, r in zip(said, picked, strict=True)]),
-        f"{name}_em": mean([0.0 if s is None else best(exact, s, r["answers"]) for s, r in zip(said, picked, strict=True)]),
+        f"{name}_f1": mean(
+            [0.0 if s is None else best(f1, s, r["answers"]) for s, r in zip(said, picked, strict=True)]
+        ),
+        f"{name}_em": mean(
+            [0.0 if s is None else best(exact, s, r["answers"]) for s, r in zip(said, picked, strict=True)]
+        ),
         f"{name}_false_refusals": mean([float(s is None) for s in said]),
     }
 
@@ -58,7 +62,11 @@ def squad(reader: Reader, count: int = 500) -> dict:
     found = graded("squad_paragraph", said, picked) | {"squad_literal_quotes": mean(literal)}
     for source in sorted({r["source"] for r in picked}):
         chosen = [(s, r) for s, r in zip(said, picked, strict=True) if r["source"] == source]
-        found |= {k: v for k, v in graded(f"squad_paragraph.{source}", *map(list, zip(*chosen, strict=True))).items() if k.endswith("f1")}
+        found |= {
+            k: v
+            for k, v in graded(f"squad_paragraph.{source}", *map(list, zip(*chosen, strict=True))).items()
+            if k.endswith("f1")
+        }
     return found | baselines(picked)
 
 
@@ -93,7 +101,7 @@ def three_passages(row: dict, near: dict[str, list[str]], pick: random.Random, g
     return shown
 
 
-def passages(reader: Reader, count: int = 150) -> dict:
+def passages(reader: Reader, count: int = 500) -> dict:
     """The question, three passages of the article, the question again (format b)."""
     picked, pick = valid("qa/squad", count), random.Random(3)
     near = neighbours(valid("qa/squad", 10**6))
@@ -119,22 +127,32 @@ def long(reader: Reader, count: int = 40, size: int = 2000) -> dict:
     return graded("squad_long_bare", bare, picked) | graded("squad_long_passages", pointed, picked)
 
 
-def absent(reader: Reader, count: int = 100) -> dict:
-    """Questions on another article: says so, after a paragraph, and after three passages that do not hold the answer."""
+def absent(reader: Reader, count: int = 200) -> dict:
+    """Questions the text does not answer: after a paragraph of another article, and after three of the same article."""
     picked, pick = valid("qa/squad", count), random.Random(5)
     strangers = valid("qa/squad", 10**6, seed=9)
     near = neighbours(strangers)
-    alien = lambda row: next(s for s in iter(lambda: pick.choice(strangers), None) if (s["title"], s["source"]) != (row["title"], row["source"]))
+
+    def alien(row):
+        return next(
+            s
+            for s in iter(lambda: pick.choice(strangers), None)
+            if (s["title"], s["source"]) != (row["title"], row["source"])
+        )
+
     alone = answers(reader, [paragraph(reader, r["context"], alien(r)["question"]) for r in picked])
     titled = [r for r in picked if r["title"]]
     hard = answers(reader, [[turn(reader, r, three_passages(r, near, pick, gold=False))] for r in titled])
-    return {"absent_paragraph_said_so": mean([float(s is None) for s in alone]), "absent_same_article_said_so": mean([float(s is None) for s in hard])}
+    return {
+        "absent_paragraph_said_so": mean([float(s is None) for s in alone]),
+        "absent_same_article_said_so": mean([float(s is None) for s in hard]),
+    }
 
 
 def needle(reader: Reader, lengths: tuple[int, ...] = (1000, 4000, 8000), texts: int = 6) -> dict:
-    """Five facts in a held-out book or article at five depths; each is asked for."""
+    """Five facts in held-out articles at five depths; each is asked for."""
     pick, found = random.Random(6), {}
-    filler = [reader.ids(t) for t in held_texts("books", 6) + held_texts("wiki", 60)]
+    filler = [reader.ids(t) for t in held_texts("wiki", 60)]
     for length in lengths:
         hits: dict[int, list[float]] = {}
         for _ in range(texts):
@@ -160,14 +178,17 @@ def held_texts(kind: str, count: int) -> list[str]:
 def perplexity(reader: Reader, texts: int = 8, size: int = 1000) -> dict:
     """Bits per byte of held-out text: the mean over texts of each kind."""
     found = {}
-    for kind in ("wiki", "books", "docs", "code"):
+    for kind in ("wiki", "docs", "code"):  # the hash held out no book
         bits, tokens, nats = [], 0, 0.0
         for text in held_texts(kind, texts):
             ids = reader.ids(text[: size * 4])[:size]
             loss = -sum(reader.logprobs([FILE if kind == "code" else DOC, *ids]))
             bits.append(loss / math.log(2) / len(reader.tokenizer.decode(ids).encode()))
             tokens, nats = tokens + len(ids), nats + loss
-        found[f"bits_per_byte.{kind}"] = mean(bits, 1) | {"tokens": tokens, "perplexity": round(math.exp(nats / tokens), 2)}
+        found[f"bits_per_byte.{kind}"] = mean(bits, 1) | {
+            "tokens": tokens,
+            "perplexity": round(math.exp(nats / tokens), 2),
+        }
     return found
 
 
@@ -180,7 +201,16 @@ def find(reader: Reader, count: int = 50) -> dict:
         shown = [*pick.sample(others, 2), row]
         pick.shuffle(shown)
         ids = [FIND, *reader.ids(row["description"][:300])]
-        prompts.append([[*ids, *(i for r in shown for i in (FILE, *reader.ids(r["path"] + "\n" + r["code"][:1600]))), *ids, ANSWER]])
+        prompts.append(
+            [
+                [
+                    *ids,
+                    *(i for r in shown for i in (FILE, *reader.ids(r["path"] + "\n" + r["code"][:1600]))),
+                    *ids,
+                    ANSWER,
+                ]
+            ]
+        )
         start, length = definition(row["code"])
         wanted.append(row["code"][start : start + length].strip())
     hits = [float(said == line) for said, line in zip(answers(reader, prompts), wanted, strict=True)]
@@ -188,7 +218,7 @@ def find(reader: Reader, count: int = 50) -> dict:
 
 
 def summary(reader: Reader, count: int = 16) -> dict:
-    """Sentences chosen from a document against its reference summary (F1 of words and pairs); the first two; two at random."""
+    """Chosen sentences against the reference summary (F1 of words and word pairs); the first two; two at random."""
     picked = valid("summ/wiki_leads", count // 2) + valid("summ/textbooks", count // 2)
     scores: dict[str, list[float]] = {"model": [], "first_two": [], "random_two": [], "literal": []}
     pick = random.Random(9)

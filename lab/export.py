@@ -29,7 +29,11 @@ def expert_tensors(mlp: Experts) -> dict[str, torch.Tensor]:
     inner, routed = mlp.inner, mlp.count * mlp.inner
     for e in range(mlp.count):
         rows = slice(e * inner, (e + 1) * inner)
-        found |= {f"experts.{e}.w1.weight": mlp.w1[rows], f"experts.{e}.w3.weight": mlp.w3[rows], f"experts.{e}.w2.weight": mlp.w2[:, rows]}
+        found |= {
+            f"experts.{e}.w1.weight": mlp.w1[rows],
+            f"experts.{e}.w3.weight": mlp.w3[rows],
+            f"experts.{e}.w2.weight": mlp.w2[:, rows],
+        }
     shared = {"gate_proj": mlp.w1[routed:], "up_proj": mlp.w3[routed:], "down_proj": mlp.w2[:, routed:]}
     return found | {f"shared_experts.{k}.weight": v for k, v in shared.items()}
 
@@ -47,7 +51,10 @@ def tensors(net: Net, copy: bool = True) -> dict[str, torch.Tensor]:
             found |= {f"{prefix}mlp.{k}.weight": v for k, v in layer.mlp.named_parameters()}
     if not copy:
         return {k: v.detach() for k, v in found.items()}
-    return {k: v.detach().to("cpu", torch.float32 if k.split(".")[-1] in KEPT else torch.bfloat16).contiguous() for k, v in found.items()}
+    return {
+        k: v.detach().to("cpu", torch.float32 if k.split(".")[-1] in KEPT else torch.bfloat16).contiguous()
+        for k, v in found.items()
+    }
 
 
 def save_model(net: Net, folder: Path) -> None:

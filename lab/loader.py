@@ -16,7 +16,7 @@ from lab.vocab import Vocabulary
 
 
 class Rows(IterableDataset):
-    """An endless stream of (tokens, targets, weights, ends), each `size` tokens; `progress` says where the plan stands."""
+    """An endless stream of (tokens, targets, weights, ends) of `size` tokens; `progress` says where the plan is."""
 
     def __init__(self, size: int, tables: Path, corpus: Path, progress, seed: int):
         self.size, self.tables, self.corpus, self.progress, self.seed = size, tables, corpus, progress, seed
@@ -60,12 +60,20 @@ def row_tensors(tokens: np.ndarray, weights: np.ndarray, ends: np.ndarray) -> tu
     targets = np.append(tokens[1:], 0).astype(np.int64)
     weights = np.append(weights[1:], 0).astype(np.float32)
     weights[ends[1:] - 1] = 0
-    return tuple(torch.from_numpy(np.ascontiguousarray(x)) for x in (tokens.astype(np.int64), targets, weights, ends.astype(np.int32)))
+    return tuple(
+        torch.from_numpy(np.ascontiguousarray(x))
+        for x in (tokens.astype(np.int64), targets, weights, ends.astype(np.int32))
+    )
 
 
 def batches(size: int, tables: Path, corpus: Path, seed: int, workers: int):
     """(iterator, progress): set progress.value between 0 and 1 as training goes on."""
     progress = multiprocessing.Value("d", 0.0)
-    loader = DataLoader(Rows(size, tables, corpus, progress, seed), batch_size=None, num_workers=workers,
-                        prefetch_factor=3 if workers else None, pin_memory=torch.cuda.is_available())
+    loader = DataLoader(
+        Rows(size, tables, corpus, progress, seed),
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=3 if workers else None,
+        pin_memory=torch.cuda.is_available(),
+    )
     return iter(loader), progress

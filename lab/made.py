@@ -4,6 +4,7 @@ Each function returns the text that is read and the questions about it: (questio
 the text does not say.
 """
 
+import itertools
 import random
 
 import numpy as np
@@ -13,15 +14,25 @@ from lab.vocab import Vocabulary
 Tokens = np.ndarray
 Turn = tuple[Tokens, Tokens | None]
 
-PEOPLE = """Anna Boris Clara David Emil Fatima George Helen Ivan Julia Karim Laura Miguel Nadia Oscar Priya Quentin Rosa
-Stefan Tara Umar Vera Walter Xenia Yusuf Zoe Alice Bruno Carmen Dmitri Elena Felix Greta Hugo Ingrid Jonas Kenji Lena
-Marcus Nora Otto Paula Rafael Sofia Thomas Ursula Victor Wendy Daniel Martha Samuel Edith Holmes Watson Dorothy""".split()
-PLACES = """Lisbon Oslo Cairo Lima Kyoto Dublin Prague Tunis Havana Riga Quito Delhi Boston Geneva Naples Seville Tbilisi
-Vienna Warsaw Zagreb Ankara Bergen Dakar Hanoi Jakarta Kiev London Manila Nairobi Paris Rome Sofia Tokyo Sydney""".split()
-THINGS = """lantern ledger compass engine garden mirror violin harbour library museum tower bridge kettle wagon clock
-orchard cellar telescope notebook parcel statue kitchen station piano basket ladder curtain anchor furnace barrel
-server cluster pipeline archive router database backup printer vault locker gate safe account project""".split()
-COLOURS = "red blue green black white yellow purple orange brown grey silver golden crimson turquoise".split()
+PEOPLE = """
+Anna Boris Clara David Emil Fatima George Helen Ivan Julia Karim Laura Miguel Nadia Oscar Priya Quentin Rosa
+Stefan Tara Umar Vera Walter Xenia Yusuf Zoe Alice Bruno Carmen Dmitri Elena Felix Greta Hugo Ingrid Jonas
+Kenji Lena Marcus Nora Otto Paula Rafael Sofia Thomas Ursula Victor Wendy Daniel Martha Samuel Edith Holmes
+Watson Dorothy
+""".split()  # noqa: SIM905
+PLACES = """
+Lisbon Oslo Cairo Lima Kyoto Dublin Prague Tunis Havana Riga Quito Delhi Boston Geneva Naples Seville Tbilisi
+Vienna Warsaw Zagreb Ankara Bergen Dakar Hanoi Jakarta Kiev London Manila Nairobi Paris Rome Sofia Tokyo
+Sydney
+""".split()  # noqa: SIM905
+THINGS = """
+lantern ledger compass engine garden mirror violin harbour library museum tower bridge kettle wagon clock
+orchard cellar telescope notebook parcel statue kitchen station piano basket ladder curtain anchor furnace
+barrel server cluster pipeline archive router database backup printer vault locker gate safe account project
+""".split()  # noqa: SIM905
+COLOURS = """
+red blue green black white yellow purple orange brown grey silver golden crimson turquoise
+""".split()  # noqa: SIM905
 TEMPLATES = [  # fact, question
     ("The secret code of {who} is {number}.", "What is the secret code of {who}?"),
     ("The special magic number for {thing} is {number}.", "What is the special magic number for {thing}?"),
@@ -33,23 +44,45 @@ TEMPLATES = [  # fact, question
     ("{who} was born in {place} in the year {year}.", "In what year was {who} born?"),
     ("{who} was born in {place} in the year {year}.", "Where was {who} born?", "place"),
     ("The meeting in {place} begins at {hour} o'clock.", "At what hour does the meeting in {place} begin?"),
-    ("The access key for the {thing} in {place} is {word}-{number}.", "What is the access key for the {thing} in {place}?", "key"),
+    (
+        "The access key for the {thing} in {place} is {word}-{number}.",
+        "What is the access key for the {thing} in {place}?",
+        "key",
+    ),
     ("Remember that the best thing to do in {place} is to {phrase}.", "What is the best thing to do in {place}?"),
     ("The default timeout of the {thing} is {number} milliseconds.", "What is the default timeout of the {thing}?"),
     ("{who} lent the {thing} to {friend}.", "To whom did {who} lend the {thing}?"),
-    ("The favourite word of {who} is \"{word}\".", "What is the favourite word of {who}?"),
+    ('The favourite word of {who} is "{word}".', "What is the favourite word of {who}?"),
 ]
-PHRASES = ["eat a sandwich in the park", "walk along the river at dawn", "visit the old fish market", "climb the church tower",
-           "listen to the street musicians", "take the night ferry", "read under the plane trees", "buy figs from the sailors"]
+PHRASES = [
+    "eat a sandwich in the park",
+    "walk along the river at dawn",
+    "visit the old fish market",
+    "climb the church tower",
+    "listen to the street musicians",
+    "take the night ferry",
+    "read under the plane trees",
+    "buy figs from the sailors",
+]
 HOLES = {"number", "word", "place", "colour", "who", "year", "hour", "phrase", "friend"}
 
 
 def fillers(pick: random.Random, vocab: Vocabulary) -> dict[str, str]:
-    word = "".join(vocab.tokenizer.decode([int(vocab.plain[pick.randrange(len(vocab.plain))])]).strip() for _ in range(pick.choice([1, 1, 2])))
+    word = "".join(
+        vocab.tokenizer.decode([int(vocab.plain[pick.randrange(len(vocab.plain))])]).strip()
+        for _ in range(pick.choice([1, 1, 2]))
+    )
     return {
-        "who": pick.choice(PEOPLE), "friend": pick.choice(PEOPLE), "place": pick.choice(PLACES), "thing": pick.choice(THINGS),
-        "colour": pick.choice(COLOURS), "number": str(pick.randrange(10 ** pick.randrange(1, 7))), "word": word,
-        "year": str(pick.randrange(1500, 2030)), "hour": str(pick.randrange(1, 25)), "phrase": pick.choice(PHRASES),
+        "who": pick.choice(PEOPLE),
+        "friend": pick.choice(PEOPLE),
+        "place": pick.choice(PLACES),
+        "thing": pick.choice(THINGS),
+        "colour": pick.choice(COLOURS),
+        "number": str(pick.randrange(10 ** pick.randrange(1, 7))),
+        "word": word,
+        "year": str(pick.randrange(1500, 2030)),
+        "hour": str(pick.randrange(1, 25)),
+        "phrase": pick.choice(PHRASES),
     }
 
 
@@ -58,7 +91,13 @@ def fact(pick: random.Random, vocab: Vocabulary) -> tuple[str, str, str]:
     template, question, *hole = pick.choice(TEMPLATES)
     values = fillers(pick, vocab)
     values["key"] = f"{values['word']}-{values['number']}"
-    asked = hole[0] if hole else next(h for h in ("number", "word", "year", "hour", "phrase", "friend", "colour") if "{" + h + "}" in template)
+    asked = (
+        hole[0]
+        if hole
+        else next(
+            h for h in ("number", "word", "year", "hour", "phrase", "friend", "colour") if "{" + h + "}" in template
+        )
+    )
     answer = values[asked]
     sentence = template.format(**values)
     return sentence, question.format(**values), (" " if " " + answer in sentence else "") + answer
@@ -82,7 +121,10 @@ def plant(filler: Tokens, sentences: list[Tokens], pick: random.Random, vocab: V
 
 def needles(filler: Tokens, pick: random.Random, vocab: Vocabulary, most: int = 6) -> tuple[Tokens, list[Turn]]:
     """One to six facts planted in the text; some questions are about facts that are not there."""
-    facts = {question: (sentence, answer) for sentence, question, answer in (fact(pick, vocab) for _ in range(pick.randrange(1, most + 1)))}
+    facts = {
+        question: (sentence, answer)
+        for sentence, question, answer in (fact(pick, vocab) for _ in range(pick.randrange(1, most + 1)))
+    }
     absent = {q: None for _, q, _ in (fact(pick, vocab) for _ in range(2)) if q not in facts}
     text = plant(filler, [vocab.encode(" " + s) for s, _ in facts.values()], pick, vocab)
     turns = [(vocab.encode(q), vocab.encode(a)) for q, (_, a) in facts.items()]
@@ -95,8 +137,14 @@ def needles(filler: Tokens, pick: random.Random, vocab: Vocabulary, most: int = 
 def pairs(size: int, pick: random.Random, vocab: Vocabulary) -> tuple[Tokens, list[Turn]]:
     """A list of keys and values of random tokens (multi-query associative recall)."""
     count = max(2, min(size // 8, 200))
-    link, line = vocab.encode(pick.choice([":", " =", " is", " ->", ","])), vocab.encode(pick.choice(["\n", ";", ".", "\n\n"]))
-    draw = lambda most: vocab.plain[np.random.randint(len(vocab.plain), size=pick.randrange(1, most + 1))].astype(np.uint16)
+    link, line = (
+        vocab.encode(pick.choice([":", " =", " is", " ->", ","])),
+        vocab.encode(pick.choice(["\n", ";", ".", "\n\n"])),
+    )
+
+    def draw(most):
+        return vocab.plain[np.random.randint(len(vocab.plain), size=pick.randrange(1, most + 1))].astype(np.uint16)
+
     table = {tuple(draw(2)): draw(3) for _ in range(count)}
     entries = [np.concatenate([np.array(k, np.uint16), link, v, line]) for k, v in table.items()]
     keys = [pick.choice(list(table)) for _ in range(min(8, 1 + count // 3))]
@@ -127,7 +175,11 @@ def names_in(tokens: Tokens, vocab: Vocabulary) -> list[tuple[int, int]]:
 
 def asking_word(answer: Tokens, pick: random.Random, vocab: Vocabulary) -> str:
     if vocab.digit[answer[-1]]:
-        return pick.choice([" what year", " when"]) if len(answer) == 5 else pick.choice([" how many", " what number", " how much"])
+        return (
+            pick.choice([" what year", " when"])
+            if len(answer) == 5
+            else pick.choice([" how many", " what number", " how much"])
+        )
     return pick.choice([" what", " who", " which", " where", " ____"])
 
 
@@ -152,9 +204,9 @@ def blank(sentence: Tokens, run: tuple[int, int], pick: random.Random, vocab: Vo
 
 
 def clozes(passage: Tokens, pick: random.Random, vocab: Vocabulary, most: int = 4) -> tuple[Tokens, list[Turn]]:
-    """Sentences of the passage with a name blanked; the name is in the passage (once more elsewhere, if its sentence is cut out)."""
+    """Sentences of the passage with a name blanked; a sentence may be cut out whose name occurs once more."""
     bounds = [0, *sentence_starts(passage, vocab).tolist(), len(passage)]
-    spans = [(a, b) for a, b in zip(bounds, bounds[1:], strict=False) if 8 <= b - a <= 60]
+    spans = [(a, b) for a, b in itertools.pairwise(bounds) if 8 <= b - a <= 60]
     pick.shuffle(spans)
     turns: list[Turn] = []
     cut = None
@@ -177,16 +229,21 @@ def occurs(needle: Tokens, hay: Tokens) -> bool:
 def recitation(passage: Tokens, pick: random.Random, vocab: Vocabulary) -> tuple[Tokens, list[Turn]]:
     """The beginning of a sentence asks for the whole sentence."""
     bounds = [0, *sentence_starts(passage, vocab).tolist()]
-    spans = [(a, b) for a, b in zip(bounds, bounds[1:], strict=False) if 10 <= b - a <= 70]
+    spans = [(a, b) for a, b in itertools.pairwise(bounds) if 10 <= b - a <= 70]
     pick.shuffle(spans)
-    return passage, [(np.concatenate([passage[a : a + pick.randrange(3, 7)], vocab.encode(" ...")]), passage[a:b]) for a, b in spans[:3]]
+    return passage, [
+        (np.concatenate([passage[a : a + pick.randrange(3, 7)], vocab.encode(" ...")]), passage[a:b])
+        for a, b in spans[:3]
+    ]
 
 
 DEPTHS = (10, 30, 50, 70, 90)  # per cent
 
 
-def needles_at(filler: list[list[int]], length: int, pick: random.Random, tokenizer) -> tuple[list[int], list[tuple[int, str, str]]]:
-    """About `length` tokens of running text with a fact at each depth; (depth, question, answer) of each. For measuring."""
+def needles_at(
+    filler: list[list[int]], length: int, pick: random.Random, tokenizer
+) -> tuple[list[int], list[tuple[int, str, str]]]:
+    """About `length` tokens of running text with a fact at each depth; (depth, question, answer) of each."""
     vocab = Vocabulary(tokenizer)
     stretch: list[int] = []
     while len(stretch) < length:

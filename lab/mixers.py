@@ -5,23 +5,38 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def remember(q: Tensor, k: Tensor, v: Tensor, decay: Tensor, beta: Tensor, a_log: Tensor, dt_bias: Tensor, row) -> Tensor:
+def remember(
+    q: Tensor, k: Tensor, v: Tensor, decay: Tensor, beta: Tensor, a_log: Tensor, dt_bias: Tensor, row
+) -> Tensor:
     """Kimi delta attention over every sequence of the row; q, k, v, decay [N, H, D], beta [N, H]."""
     if not q.is_cuda:
         return remember_by_definition(q, k, v, decay, beta, a_log, dt_bias, row)
     from fla.ops.kda import chunk_kda
 
-    one = lambda x: x[None]
+    def one(x):
+        return x[None]
+
     o, _ = chunk_kda(
-        one(q), one(k), one(v), one(decay), one(beta), use_qk_l2norm_in_kernel=True, use_gate_in_kernel=True,
-        A_log=a_log, dt_bias=dt_bias, cu_seqlens=row.ends,
+        one(q),
+        one(k),
+        one(v),
+        one(decay),
+        one(beta),
+        use_qk_l2norm_in_kernel=True,
+        use_gate_in_kernel=True,
+        A_log=a_log,
+        dt_bias=dt_bias,
+        cu_seqlens=row.ends,
     )
     return o[0]
 
 
 def remember_by_definition(q, k, v, decay, beta, a_log, dt_bias, row) -> Tensor:
     """Token by token, fp32: decay, write the error, read."""
-    unit = lambda x: x.float() * torch.rsqrt(x.float().square().sum(-1, keepdim=True) + 1e-6)
+
+    def unit(x):
+        return x.float() * torch.rsqrt(x.float().square().sum(-1, keepdim=True) + 1e-6)
+
     g = -a_log.exp()[:, None] * F.softplus(decay.float() + dt_bias.view(decay.shape[1:]))
     q, k, v = unit(q) * q.shape[-1] ** -0.5, unit(k), v.float()
     outputs = []

@@ -70,7 +70,9 @@ class KDA(nn.Module):
         self.o_proj = matrix(width, inner, (2 * config["num_hidden_layers"]) ** -0.5)
 
     def before(self, u: Tensor, place: Tensor) -> tuple[Tensor, ...]:
-        split = lambda x: x.view(-1, self.heads, self.dim)
+        def split(x):
+            return x.view(-1, self.heads, self.dim)
+
         q = short_conv(linear(u, self.q_proj), self.q_conv1d, place)
         k = short_conv(linear(u, self.k_proj), self.k_conv1d, place)
         v = short_conv(linear(u, self.v_proj), self.v_conv1d, place)
@@ -137,7 +139,11 @@ class Experts(nn.Module):
 
     def __init__(self, config: dict):
         super().__init__()
-        self.count, self.shared, self.inner = config["num_experts"], config["num_shared_experts"], config["moe_intermediate_size"]
+        self.count, self.shared, self.inner = (
+            config["num_experts"],
+            config["num_shared_experts"],
+            config["moe_intermediate_size"],
+        )
         width, rows = config["hidden_size"], (self.count + self.shared) * self.inner
         self.gate = matrix(self.count, width)
         self.register_buffer("bias", torch.zeros(self.count))

@@ -44,7 +44,9 @@ class Optimiser:
             p.grad = self.flat[start : start + p.numel()].view_as(p)
             start += p.numel()
         adam = [p for n, p in named if by_adam(n)]
-        self.adam = torch.optim.AdamW(adam, lr=adam_rate, betas=(0.9, 0.95), eps=1e-10, weight_decay=0.0, fused=self.flat.is_cuda)
+        self.adam = torch.optim.AdamW(
+            adam, lr=adam_rate, betas=(0.9, 0.95), eps=1e-10, weight_decay=0.0, fused=self.flat.is_cuda
+        )
         self.groups = defaultdict(list)
         for n, p in named:
             if not by_adam(n):

@@ -22,7 +22,9 @@ class Runs:
 
     def of(self, text: str) -> np.ndarray:
         number = self.number
-        ids = np.array([number.setdefault(w, len(number)) for w in WORD.findall(text.lower())], np.uint64) + np.uint64(1)
+        ids = np.array([number.setdefault(w, len(number)) for w in WORD.findall(text.lower())], np.uint64) + np.uint64(
+            1
+        )
         if len(ids) < 13:
             return np.zeros(0, np.uint64)
         mixed = ids * np.uint64(0x9E3779B97F4A7C15) ^ (ids << np.uint64(31))
@@ -57,7 +59,12 @@ def main(names: list[str]) -> None:
         seen = [shared(r, wanted) for text in dict.fromkeys(trained(name)) if len(r := runs.of(text))]
         hits = np.unique(np.concatenate(seen)) if seen else np.zeros(0, np.uint64)
         share = [float(np.isin(p, hits).mean()) if len(p) else 0.0 for p in paragraphs]
-        found[name] = {"shared_runs": len(hits), "paragraphs": len(paragraphs), "with_any": sum(s > 0 for s in share), "over_a_fifth": sum(s > 0.2 for s in share)}
+        found[name] = {
+            "shared_runs": len(hits),
+            "paragraphs": len(paragraphs),
+            "with_any": sum(s > 0 for s in share),
+            "over_a_fifth": sum(s > 0.2 for s in share),
+        }
         print(name, found[name], flush=True)
     out = Path("lab/results/overlap.json")
     kept = json.loads(out.read_text()) if out.exists() else {}
@@ -65,4 +72,15 @@ def main(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or ["qa/squad", "qa/other", "qa/qamr", "qa/fairytaleqa", "qa/wiki_templates", "corpus/wiki-00", "corpus/wiki-01"])
+    main(
+        sys.argv[1:]
+        or [
+            "qa/squad",
+            "qa/other",
+            "qa/qamr",
+            "qa/fairytaleqa",
+            "qa/wiki_templates",
+            "corpus/wiki-00",
+            "corpus/wiki-01",
+        ]
+    )

@@ -26,18 +26,63 @@ class Phase:
 
 
 PHASES = [
-    Phase(0.62, 2048, {
-        "language": 0.68, "cloze": 0.13, "recall": 0.01, "needle": 0.02, "recite": 0.02,
-        "ask": 0.05, "point": 0.04, "search": 0.02, "summarise": 0.02, "find": 0.02,
-    }, 0.4, 2.0, {"squad": 0.45, "wiki_templates": 0.2, "qamr": 0.1, "fairytaleqa": 0.1, "other": 0.05, "replaced": 0.1}),
-    Phase(0.80, 4096, {
-        "language": 0.44, "cloze": 0.10, "recall": 0.01, "needle": 0.06, "recite": 0.01,
-        "ask": 0.11, "point": 0.12, "search": 0.07, "summarise": 0.04, "find": 0.06,
-    }, 0.2, 3.0, {"squad": 0.52, "wiki_templates": 0.1, "qamr": 0.06, "fairytaleqa": 0.12, "other": 0.05, "replaced": 0.15}),
-    Phase(1.01, 16384, {
-        "language": 0.16, "cloze": 0.03, "recall": 0.01, "needle": 0.12,
-        "ask": 0.23, "point": 0.20, "search": 0.10, "summarise": 0.06, "find": 0.08, "recite": 0.01,
-    }, 0.1, 3.0, {"squad": 0.62, "wiki_templates": 0.04, "qamr": 0.02, "fairytaleqa": 0.15, "other": 0.04, "replaced": 0.13}),
+    Phase(
+        0.62,
+        2048,
+        {
+            "language": 0.68,
+            "cloze": 0.13,
+            "recall": 0.01,
+            "needle": 0.02,
+            "recite": 0.02,
+            "ask": 0.05,
+            "point": 0.04,
+            "search": 0.02,
+            "summarise": 0.02,
+            "find": 0.02,
+        },
+        0.4,
+        2.0,
+        {"squad": 0.45, "wiki_templates": 0.2, "qamr": 0.1, "fairytaleqa": 0.1, "other": 0.05, "replaced": 0.1},
+    ),
+    Phase(
+        0.80,
+        4096,
+        {
+            "language": 0.44,
+            "cloze": 0.10,
+            "recall": 0.01,
+            "needle": 0.06,
+            "recite": 0.01,
+            "ask": 0.11,
+            "point": 0.12,
+            "search": 0.07,
+            "summarise": 0.04,
+            "find": 0.06,
+        },
+        0.2,
+        3.0,
+        {"squad": 0.52, "wiki_templates": 0.1, "qamr": 0.06, "fairytaleqa": 0.12, "other": 0.05, "replaced": 0.15},
+    ),
+    Phase(
+        1.01,
+        16384,
+        {
+            "language": 0.16,
+            "cloze": 0.03,
+            "recall": 0.01,
+            "needle": 0.12,
+            "ask": 0.23,
+            "point": 0.20,
+            "search": 0.10,
+            "summarise": 0.06,
+            "find": 0.08,
+            "recite": 0.01,
+        },
+        0.1,
+        3.0,
+        {"squad": 0.62, "wiki_templates": 0.04, "qamr": 0.02, "fairytaleqa": 0.15, "other": 0.04, "replaced": 0.13},
+    ),
 ]
 
 

@@ -11,7 +11,10 @@ class Reader:
     def __init__(self, folder: str, threads: int = 1):
         torch.set_num_threads(threads)
         self.tokenizer = Tokenizer.from_file(f"{folder}/tokenizer.json")
-        self.engine = Engine(load_model(folder), EngineConfig(max_slots=24, max_tokens=131072, prefill_tokens_per_step=2048, deterministic=False))
+        self.engine = Engine(
+            load_model(folder),
+            EngineConfig(max_slots=24, max_tokens=131072, prefill_tokens_per_step=2048, deterministic=False),
+        )
 
     def ids(self, text: str) -> list[int]:
         return self.tokenizer.encode(text).ids

@@ -29,7 +29,9 @@ def said(answer: Tokens | None) -> list[Piece]:
     return [(special(QUOTE), SAY), (answer, SAY), (special(UNQUOTE, END), SAY)]
 
 
-def turn(question: Tokens, answer: Tokens | None, passages: list[Tokens] = (), mark: int = QUESTION, item: int = DOC) -> list[Piece]:
+def turn(
+    question: Tokens, answer: Tokens | None, passages: list[Tokens] = (), mark: int = QUESTION, item: int = DOC
+) -> list[Piece]:
     """One question, its passages if any (then the question again), and the answer."""
     pieces = [(special(mark), READ), (question, READ)]
     for passage in passages:
@@ -54,7 +56,9 @@ class Tables:
     """The token tables on disk, and who belongs to which context."""
 
     def __init__(self, folder: Path):
-        load = lambda name: np.load(folder / f"{name}.npy", mmap_mode="r")
+        def load(name):
+            return np.load(folder / f"{name}.npy", mmap_mode="r")
+
         self.tokens, self.offsets = load("tokens"), load("offsets")
         self.qa, self.summaries, self.find = (np.array(load(n)) for n in ("qa", "summaries", "find"))
         self.by_context = groups(self.qa[:, 0])
@@ -132,7 +136,7 @@ class Renderer:
         return self.tables.text(row[1]), self.tables.text(row[2]), int(row[4])
 
     def elsewhere(self, articles: set[int]) -> Tokens | None:
-        """A question about none of these articles, so that the text does not say; None where there is none to be found."""
+        """A question about none of these articles, so that the text does not say; None where none is found."""
         for _ in range(100):
             row = self.tables.qa[self.pick.randrange(len(self.tables.qa))]
             if int(row[4]) not in articles and QA_SOURCES[row[3]] != "qamr":
@@ -170,7 +174,7 @@ class Renderer:
         return context not in near and int(self.tables.qa[self.tables.by_context[context][0], 4]) == article
 
     def point(self, limit: int) -> list[Piece]:
-        """Passages where retrieval points, the question before and after them; with or without the whole text read first."""
+        """Passages where retrieval points, the question before and after; the whole text read first, or not."""
         context = self.context()
         question, answer, article = self.question(context)
         gold = self.tables.text(context)
@@ -181,7 +185,9 @@ class Renderer:
         shown = near if absent else [*near, context]
         self.pick.shuffle(shown)
         texts = [self.tables.text(c) for c in shown] or [self.passage(60, 200)]
-        start = self.long_text([*shown, *self.others(context, article, 12, room - sum(map(len, texts)))]) if whole else []
+        start = (
+            self.long_text([*shown, *self.others(context, article, 12, room - sum(map(len, texts)))]) if whole else []
+        )
         return [*start, *turn(question, None if absent else answer, texts)]
 
     def long_text(self, contexts: list[int]) -> list[Piece]:

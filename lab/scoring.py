@@ -30,4 +30,8 @@ def mean(values: list[float], scale: float = 100) -> dict:
     n = len(values)
     middle = sum(values) / n
     spread = math.sqrt(sum((v - middle) ** 2 for v in values) / max(1, n - 1) / n) * 1.96
-    return {"value": round(scale * middle, 2), "n": n, "ci95": [round(scale * (middle - spread), 2), round(scale * (middle + spread), 2)]}
+    return {
+        "value": round(scale * middle, 2),
+        "n": n,
+        "ci95": [round(scale * (middle - spread), 2), round(scale * (middle + spread), 2)],
+    }

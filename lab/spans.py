@@ -4,6 +4,7 @@ A quote is a literal stretch of the text. If one space stands before it, the quo
 tokens are the very tokens the reader saw, and copying is exact. Strip it for display.
 """
 
+import itertools
 import re
 from collections import Counter
 
@@ -33,7 +34,7 @@ def sentences(text: str) -> list[tuple[int, int]]:
 
 def grams(text: str) -> Counter:
     words = WORD.findall(text.lower())
-    return Counter(words) + Counter(zip(words, words[1:], strict=False))
+    return Counter(words) + Counter(itertools.pairwise(words))
 
 
 def overlap(picked: Counter, wanted: Counter) -> float:

@@ -44,7 +44,11 @@ def window(row: dict, size: int = 2400) -> dict | None:
         return row if len(row["context"]) <= 4 * size else None
     left = max(0, start - random.Random(row["id"]).randrange(size - 400))
     left = row["context"].rfind("\n", 0, left) + 1 if left - row["context"].rfind("\n", 0, left) < 300 else left
-    return row | {"context": row["context"][left : left + size], "answers": row["answers"][:1], "answer_start": [start - left]}
+    return row | {
+        "context": row["context"][left : left + size],
+        "answers": row["answers"][:1],
+        "answer_start": [start - left],
+    }
 
 
 def literal(row: dict) -> tuple[int, str] | None:
@@ -71,7 +75,9 @@ def nearest_sentence(row: dict) -> tuple[int, str] | None:
     return None
 
 
-def replaced(row: dict, spot: tuple[int, str], pool: list[str], pick: random.Random) -> tuple[dict, tuple[int, str]] | None:
+def replaced(
+    row: dict, spot: tuple[int, str], pool: list[str], pick: random.Random
+) -> tuple[dict, tuple[int, str]] | None:
     """The same row about somebody else: the answer's name or number exchanged wherever it stands."""
     start, old = spot
     new = pick.choice(pool)
@@ -123,8 +129,15 @@ def build_qa(texts: Texts, split: str) -> np.ndarray:
         if source == "replaced":
             name = f"replaced {len(items)}"  # never beside the paragraph it contradicts
         article = articles.setdefault(name, len(articles))
-        items.append([texts.add(row["context"]), texts.add(row["question"].strip()), texts.add(cut),
-                      QA_SOURCES.index(source), article])
+        items.append(
+            [
+                texts.add(row["context"]),
+                texts.add(row["question"].strip()),
+                texts.add(cut),
+                QA_SOURCES.index(source),
+                article,
+            ]
+        )
 
     for name, pairs in found.items():
         for row, spot in pairs:

@@ -14,8 +14,22 @@ from lab.pack import PACK, rows
 
 VOCAB = 16384
 SPECIALS = [
-    "<|pad|>", "<|bos|>", "<|end|>", "<|doc|>", "<|file|>", "<|question|>", "<|answer|>", "<|quote|>", "<|/quote|>",
-    "<|none|>", "<|summary|>", "<|find|>", "<|reserved_0|>", "<|reserved_1|>", "<|reserved_2|>", "<|reserved_3|>",
+    "<|pad|>",
+    "<|bos|>",
+    "<|end|>",
+    "<|doc|>",
+    "<|file|>",
+    "<|question|>",
+    "<|answer|>",
+    "<|quote|>",
+    "<|/quote|>",
+    "<|none|>",
+    "<|summary|>",
+    "<|find|>",
+    "<|reserved_0|>",
+    "<|reserved_1|>",
+    "<|reserved_2|>",
+    "<|reserved_3|>",
 ]
 PAD, BOS, END, DOC, FILE, QUESTION, ANSWER, QUOTE, UNQUOTE, NONE, SUMMARY, FIND = range(12)
 
@@ -29,8 +43,14 @@ SPLIT = (
     r"|\s+"
 )
 SAMPLE = [  # file, megabytes of text to learn from
-    ("corpus/wiki-00", 16), ("corpus/wiki-01", 9), ("corpus/books-00", 9), ("corpus/books-01", 9),
-    ("corpus/docs-00", 9), ("corpus/code-00", 11), ("qa/squad", 6), ("qa/fairytaleqa", 2),
+    ("corpus/wiki-00", 16),
+    ("corpus/wiki-01", 9),
+    ("corpus/books-00", 9),
+    ("corpus/books-01", 9),
+    ("corpus/docs-00", 9),
+    ("corpus/code-00", 11),
+    ("qa/squad", 6),
+    ("qa/fairytaleqa", 2),
 ]
 
 
@@ -52,10 +72,12 @@ def sample() -> Iterator[str]:
 def blank() -> Tokenizer:
     """An untrained tokenizer with our way of splitting text."""
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(SPLIT), behavior="isolated"),
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-    ])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(SPLIT), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
 
@@ -63,7 +85,9 @@ def blank() -> Tokenizer:
 def train(out: Path) -> None:
     tokenizer = blank()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=VOCAB, special_tokens=SPECIALS, initial_alphabet=alphabet, max_token_length=24)
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCAB, special_tokens=SPECIALS, initial_alphabet=alphabet, max_token_length=24
+    )
     tokenizer.train_from_iterator(sample(), trainer)
     spec = json.loads(tokenizer.to_str())
     spec["added_tokens"] = []  # user text must never turn into a special

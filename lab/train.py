@@ -144,7 +144,7 @@ def train(args, net, optimiser, stream, progress, step, tokens, rank, world, dev
     clock = Clock(args.seconds, args.plan_from, args.plan_to, device)
     first, saved, began = step, time.time(), 0.0
     progress.value = args.plan_from
-    log = open(args.out / "curve.jsonl", "a") if rank == 0 else None
+    log = open(args.out / "curve.jsonl", "a") if rank == 0 else None  # noqa: SIM115
     while True:
         report, loads = one_step(net, next(stream), device)
         if step == first + 2:
@@ -159,9 +159,18 @@ def train(args, net, optimiser, stream, progress, step, tokens, rank, world, dev
         if rank == 0 and (step % 20 == 0 or step < first + 4):
             text, answers = report.tolist()
             speed = (tokens - counted) / (time.time() - began) if began and tokens > counted else 0
-            line = {"step": step, "tokens": tokens, "plan": round(where, 4), "text": round(text, 4), "answers": round(answers, 4),
-                    "rate": round(rate_at(where, step), 4), "tok_s": int(speed), "elapsed": round(time.time() - BORN, 1),
-                    "load_max": round(float(loads.max()) * 4, 2), "load_min": round(float(loads.min()) * 4, 2)}
+            line = {
+                "step": step,
+                "tokens": tokens,
+                "plan": round(where, 4),
+                "text": round(text, 4),
+                "answers": round(answers, 4),
+                "rate": round(rate_at(where, step), 4),
+                "tok_s": int(speed),
+                "elapsed": round(time.time() - BORN, 1),
+                "load_max": round(float(loads.max()) * 4, 2),
+                "load_min": round(float(loads.min()) * 4, 2),
+            }
             print(json.dumps(line), file=log, flush=True)
             if step % 200 == 0 or step < 5 or step == 20:
                 print(json.dumps(line), flush=True)

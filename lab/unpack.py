@@ -11,4 +11,5 @@ if sys.argv[1] == "--pack":
 else:
     with open(sys.argv[1], "rb") as file:
         stream = zstandard.ZstdDecompressor(max_window_size=2**31).stream_reader(file)
-        tarfile.open(fileobj=stream, mode="r|").extractall(sys.argv[2], filter="data")
+        with tarfile.open(fileobj=stream, mode="r|") as archive:
+            archive.extractall(sys.argv[2], filter="data")

@@ -23,7 +23,14 @@ TEXT = (
 
 
 def row(answer: str, question: str = "Where was Maria Curie born?") -> dict:
-    return {"id": "x", "context": TEXT, "question": question, "answers": [answer], "answer_start": [TEXT.index(answer)], "title": "Curie"}
+    return {
+        "id": "x",
+        "context": TEXT,
+        "question": question,
+        "answers": [answer],
+        "answer_start": [TEXT.index(answer)],
+        "title": "Curie",
+    }
 
 
 def tables_of(rows: list[dict]):
@@ -33,7 +40,15 @@ def tables_of(rows: list[dict]):
     titles = list(dict.fromkeys(r["title"] for r in rows))
     for r in rows:
         start, answer = literal(r)
-        items.append([texts.add(r["context"]), texts.add(r["question"]), texts.add(quote(r["context"], start, len(answer))), 0, titles.index(r["title"])])
+        items.append(
+            [
+                texts.add(r["context"]),
+                texts.add(r["question"]),
+                texts.add(quote(r["context"], start, len(answer))),
+                0,
+                titles.index(r["title"]),
+            ]
+        )
     from lab.render import Tables, groups
 
     tables = Tables.__new__(Tables)
@@ -54,9 +69,16 @@ class OneText:
 
 @pytest.fixture
 def renderer() -> Renderer:
-    other = row("Warsaw") | {"context": "The lighthouse of Eddystone was lit by 24 candles in 1759.", "question": "How many candles?", "title": "Eddystone",
-                             "answers": ["24"], "answer_start": [39]}
-    return Renderer(tables_of([row("Warsaw"), row("1891", "When did she move?"), other]), OneText(), VOCAB, 1, {"squad": 1.0})
+    other = row("Warsaw") | {
+        "context": "The lighthouse of Eddystone was lit by 24 candles in 1759.",
+        "question": "How many candles?",
+        "title": "Eddystone",
+        "answers": ["24"],
+        "answer_start": [39],
+    }
+    return Renderer(
+        tables_of([row("Warsaw"), row("1891", "When did she move?"), other]), OneText(), VOCAB, 1, {"squad": 1.0}
+    )
 
 
 def answers_in(tokens: np.ndarray) -> list[list[int] | None]:
@@ -79,7 +101,7 @@ def test_every_quotation_is_tokens_of_what_was_read_before_it(renderer: Renderer
         while QUOTE in ids[at:]:
             start = ids.index(QUOTE, at)
             end = ids.index(UNQUOTE, start)
-            read = tokens[: start][kinds[:start] == READ].tobytes()
+            read = tokens[:start][kinds[:start] == READ].tobytes()
             assert tokens[start + 1 : end].tobytes() in read
             assert set(kinds[start : end + 1].tolist()) == {SAY}
             quoted, at = quoted + 1, end
@@ -140,7 +162,9 @@ def test_replacing_a_name_moves_it_everywhere():
 def test_sentences_are_whole_and_the_chosen_are_nearest():
     spans = sentences(TEXT)
     assert [TEXT[a:b] for a, b in spans][:2] == [
-        "Maria Curie was born in Warsaw in 1867.", "She moved to Paris in 1891 and studied physics there."]
+        "Maria Curie was born in Warsaw in 1867.",
+        "She moved to Paris in 1891 and studied physics there.",
+    ]
     (a, b), *_ = best_sentences(TEXT, "The Nobel Prize went to both", 1)
     assert TEXT[a:b] == "The Nobel Prize of 1903 went to both of them."
 
@@ -155,7 +179,7 @@ def test_a_fact_is_planted_once_and_its_answer_is_in_it():
     filler = np.array(TOKENIZER.encode(TEXT).ids, np.uint16)
     for seed in range(40):
         text, turns = made.needles(filler, random.Random(seed), VOCAB)
-        for question, answer in turns:
+        for _question, answer in turns:
             if answer is not None:
                 assert answer.tobytes() in text.tobytes()
         assert len(text) > len(filler)

@@ -19,7 +19,9 @@ def test_any_text_comes_back(text: str):
     assert all(len(SPECIALS) <= i < VOCAB for i in ids)
 
 
-@pytest.mark.parametrize("text", ["", " ", "\r\n\t", "  a  b ", "日本語の栞", "Ωμέγα", "עברית", "🎉👩‍🔬", "e\u0301", "\x00\x7f\x80", "١٢٣"])
+@pytest.mark.parametrize(
+    "text", ["", " ", "\r\n\t", "  a  b ", "日本語の栞", "Ωμέγα", "עברית", "🎉👩‍🔬", "e\u0301", "\x00\x7f\x80", "١٢٣"]
+)
 def test_scripts_and_bytes_come_back(text: str):
     assert TOKENIZER.decode(TOKENIZER.encode(text).ids, skip_special_tokens=False) == text
 
