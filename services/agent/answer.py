@@ -10,6 +10,7 @@
 5. The session keeps question and answer as one segment. A cancelled turn leaves it as it was.
 """
 
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -32,6 +33,7 @@ PASSAGES = 3
 PASSAGE_BUDGET = 2_400  # characters of all passages, about 600 tokens
 SURE = 0.5  # support from which no second look is taken
 LEAST = 0.25  # support below which nothing counts; on the sample's facts wrong spans have 0 to 0.3, right ones 0.26 up
+WORD_BEFORE, WORD_AFTER = re.compile(r"[^\W_][\w’'-]*$"), re.compile(r"[\w’'-]*[^\W_]")
 RANKS = ("exact", "normalised", "fuzzy", "none")
 
 
@@ -134,7 +136,15 @@ def shown(hits: Sequence[Hit]) -> list[Hit]:
 
 def located(turn: Turn, said: Said) -> list[Quote]:
     found = [where(turn, words) for words in said.quotes[:PASSAGES]]
-    return [q for q in found if q.match != "none"]
+    return [whole_words(view_of(turn, q), q) for q in found if q.match != "none"]
+
+
+def whole_words(view: SourceView, q: Quote) -> Quote:
+    """`thirty` of `thirty-one` is nobody's answer: a span ends where words end, hyphens included."""
+    a, b = q.char or (0, 0)
+    left, right = WORD_BEFORE.search(view.text[max(0, a - 40) : a]), WORD_AFTER.match(view.text[b : b + 40])
+    a, b = a - (len(left[0]) if left else 0), b + (len(right[0]) if right else 0)
+    return q if (a, b) == q.char else quote(view, (a, b), q.match)
 
 
 def where(turn: Turn, words: str) -> Quote:

@@ -161,3 +161,12 @@ def test_an_empty_source_answers_nothing():
     model, view = Twin(), book("x")
     read_source(model, view, view.engine_session)
     assert not answer(model, [view], "ses_1", "Anything?").answered
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"), [("thirty", "thirty-one"), ("Pell", "Pell"), ("one years", "thirty-one years")]
+)
+def test_a_span_ends_where_words_end(said, shown):
+    model, view = ready(quoting(said), "Ambrose Pell had lit the lamps for thirty-one years.\n")
+    found = answer(model, [view], "ses_1", "For how many years had Pell lit the lamps?")
+    assert found.text.startswith(f"{shown} — “")
