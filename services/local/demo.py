@@ -24,7 +24,7 @@ ANY_BOOK = ("Who is the main character?", "Where does it take place?", "What hap
 OWN_SOURCE = (
     "Where is a quote of the model located in the source text?",
     "Where is a sequence restored from a snapshot?",
-    "Where is the delta rule computed in chunks?",
+    "Where is the decay gate computed?",
 )
 ANY_REPOSITORY = (
     "Where does the program start?",
