@@ -32,7 +32,7 @@ class FileTwin(Twin):
         self._up()
         plain = dict.fromkeys(numbers + free, 1)
         return Reply(
-            model="twin", fingerprint="00", device="cpu", special_tokens=["doc"], context_tokens=self.room, **plain
+            model="twin", fingerprint="twin", device="cpu", special_tokens=["doc"], context_tokens=self.room, **plain
         )
 
     def described(self, session_id: str) -> Any:

@@ -22,7 +22,7 @@ from services.agent.model import Model, Said
 from services.agent.posing import Posed, posed
 from services.agent.prompts import question_turn, remembered
 from services.agent.quotes import locate, quote, sentence_around
-from services.agent.reading import open_session
+from services.agent.reading import open_session, renew
 from services.agent.retrieve import retrieve
 from services.agent.support import support
 from services.agent.types import Answer, Emit, Hit, Origin, Quote, SourceView, silent
@@ -78,6 +78,7 @@ def answer(
     digest = ""
     if origin == "read":
         open_session(model, views, session_id, emit)
+        renew(model, session_id, emit)
         digest = model.describe_session(session_id).head.digest
     code = all(view.kind == "repository" and view.symbols for view in views)
     result, said = find(turn) if code else from_text(turn)

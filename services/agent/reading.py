@@ -107,14 +107,32 @@ def open_session(model: Model, views: Sequence[SourceView], session_id: str, emi
     if not read:
         model.open_session(session_id)
     elif len(read) == 1:
-        fork_reading(model, read[0], session_id)
+        fork_reading(model, read[0], session_id, emit)
     else:
         read_together(model, read, session_id, emit)
 
 
-def fork_reading(model: Model, view: SourceView, session_id: str) -> None:
+def fork_reading(model: Model, view: SourceView, session_id: str, emit: Emit) -> None:
     """At the end of what the view shows: of the whole source, or where `view.upto` cut it."""
-    model.fork_session(view.engine_session or "", session_id, f"{view.id}@{len(view.text)}")
+    source, name = view.engine_session or "", f"{view.id}@{len(view.text)}"
+    there = model.describe_session(source)
+    whole = any(mark.name == name and mark.head.position == there.head.position for mark in there.bookmarks)
+    if whole:
+        renew(model, source, emit)
+    model.fork_session(source, session_id, "" if whole else name)
+
+
+def renew(model: Model, session_id: str, emit: Emit) -> None:
+    """A reading that another model or kernel made is made again from its tokens, once, before forks inherit it.
+
+    Decoding one token has the engine take the session up, which stores what it had to compute again.
+    """
+    if model.describe_session(session_id).fingerprint == model.describe().fingerprint:
+        return
+    emit("reading.progress", {"phase": "reading again: the model has changed"})
+    with closing(model.generate(session_id, [Part(special="question")], max_tokens=1, timeout=None)) as stream:
+        for _ in stream:
+            pass
 
 
 def read_together(model: Model, views: Sequence[SourceView], session_id: str, emit: Emit) -> None:
@@ -122,7 +140,7 @@ def read_together(model: Model, views: Sequence[SourceView], session_id: str, em
     try:
         model.describe_session(building)
     except errors.NotFound:
-        fork_reading(model, views[0], building)
+        fork_reading(model, views[0], building, emit)
     for view in views[1:]:
         read_source(model, view, building, emit)
     model.fork_session(building, session_id)

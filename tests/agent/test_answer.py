@@ -116,6 +116,16 @@ def test_a_session_that_stands_at_a_bookmark_knows_nothing_of_what_comes_after()
     assert answer(model, [view], "ses_late", "What colour was the ledger?").answered
 
 
+def test_a_reading_of_another_model_is_made_again_once_before_it_is_forked():
+    model, view = ready(quoting("seventh hook"))
+    model.sessions["src-doc_a"].made_by = "an older kernel"
+    events = []
+    answer(model, [view], "ses_1", QUESTION, lambda *e: events.append(e))
+    answer(model, [view], "ses_2", QUESTION)
+    assert events[0] == ("reading.progress", {"phase": "reading again: the model has changed"})
+    assert [name for name, _ in model.generated].count("src-doc_a") == 1
+
+
 def test_several_sources_are_read_one_after_another():
     one, two = book(TEXT), book("The moon of Tarn is blue.", "doc_b", "src-doc_b")
     model = Twin(quoting("blue"))

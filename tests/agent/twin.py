@@ -27,6 +27,7 @@ def shown(parts: Iterable[Part]) -> str:
 class Reading:
     segments: list[str] = field(default_factory=list)
     bookmarks: dict[str, int] = field(default_factory=dict)
+    made_by: str = "twin"
 
     def head(self) -> Reply:
         digest = hashlib.blake2b("\0".join(self.segments).encode()).hexdigest()[:16]
@@ -49,9 +50,12 @@ class Twin:
 
     def described(self, session_id: str) -> Reply:
         reading = self.named(session_id)
-        marks = [Reply(name=name) for name in reading.bookmarks]
+        marks = [Reply(name=name, head=Reading(reading.segments[:n]).head()) for name, n in reading.bookmarks.items()]
         return Reply(session_id=session_id, head=reading.head(), segments=len(reading.segments), saved_bytes=1,
-                     bookmarks=marks, fingerprint="twin")  # fmt: skip
+                     bookmarks=marks, fingerprint=reading.made_by)  # fmt: skip
+
+    def describe(self) -> Reply:
+        return Reply(fingerprint="twin")
 
     def describe_session(self, session_id: str) -> Reply:
         return self.described(session_id)
@@ -98,6 +102,8 @@ class Twin:
         asked, opening = shown(prompt), shown(forced)
         self.generated.append((session_id, asked + opening))
         before = "".join(self.named(session_id).segments) if session_id else ""
+        if session_id:
+            self.named(session_id).made_by = "twin"  # as the engine does with a reading that it took up
         return self.say(self.script(before + asked + opening))
 
     def say(self, pieces: list[str]) -> Iterator[Reply]:
