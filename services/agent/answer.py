@@ -195,7 +195,8 @@ def find(turn: Turn) -> tuple[Answer, list[str]]:
     if chosen is None and turn.origin == "read":
         chosen = pointed_at(turn, prompt, candidates, "retrieved")
         turn.origin = "retrieved" if chosen else "read"
-    result = repo.composed(chosen or candidates[0], turn.origin, turn.hits, confirmed=chosen is not None)
+    best, sure = chosen or candidates[0], chosen is not None
+    result = repo.composed(best, turn.origin, turn.hits, sure, candidates[1:])
     return result, [chosen.definition()] if chosen else []
 
 

@@ -6,13 +6,13 @@ identifiers split.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import takewhile
 
 from services.agent.prompts import find_turn
 from services.agent.quotes import quote
-from services.agent.retrieve import index_of
+from services.agent.retrieve import index_of, terms
 from services.agent.types import Answer, Hit, Origin, SourceView
 from services.inference.pb.inference_pb2 import Part
 from services.ingest.types import Block, Symbol
@@ -24,7 +24,9 @@ ROW_CHARS = 4_000  # of a symbol's code that are indexed
 COMMENT_CHARS = 1_000
 NAME_WEIGHT = 4
 DOC_WEIGHT = 2
-NAMES_SYMBOL = 2.0  # score factor for a symbol that the question names letter for letter
+NAMES_SYMBOL = 2.0  # score factor for a symbol that the question names letter for letter, when it is no plain word
+DOES_IT = 1.5  # for a symbol whose name is the deed asked for: "where is a session restored?", `restore`
+ALSO = 2  # next best candidates told of when the model does not confirm the best
 ASIDE = 0.4  # for tests and examples, unless they are asked for
 ASKED_KIND = 1.5  # for a class when the question says class, a function when it says function
 KINDS = {"class": ("class", "type"), "type": ("class", "type"), "struct": ("class", "type"),
@@ -33,6 +35,7 @@ SIDE = re.compile(r"(^|/)(tests?|testing|examples?|docs?|benchmarks?)/|(^|/)(tes
 DOCSTRING = re.compile(r":\s*(?:#[^\n]*)?\n\s*[rRuU]?(\"{3}|'{3})(.*?)\1", re.DOTALL)
 WORDS = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+|[^\W\d_]+")
 IDENTIFIER = re.compile(r"[^\W\d]\w*")
+PLAIN_WORD = re.compile(r"[^\W\d_]?[^\W\dA-Z_]*")
 DECORATION = re.compile(r"\s*(@|#\[|//|/\*|\*|#(?!define))")
 
 
@@ -111,7 +114,9 @@ def favour(symbol: Symbol, question: str) -> float:
     """What BM25 does not know about a symbol, as a factor."""
     asked = set(IDENTIFIER.findall(question))
     words = {word.lower() for word in asked}
-    factor = NAMES_SYMBOL if symbol.name in asked else 1.0
+    factor = NAMES_SYMBOL if symbol.name in asked and not PLAIN_WORD.fullmatch(symbol.name) else 1.0
+    deeds = terms(" ".join(word for word in words if word.endswith("ed")))
+    factor *= DOES_IT if set(deeds) & set(terms(split(symbol.name))) else 1.0
     factor *= ASIDE if SIDE.search(symbol.path) and not words & {"test", "tests", "example", "examples"} else 1.0
     return factor * (ASKED_KIND if any(symbol.kind in KINDS.get(word, ()) for word in words) else 1.0)
 
@@ -133,8 +138,10 @@ def chosen(quotes: Sequence[str], shown: Sequence[Candidate]) -> Candidate | Non
     return next((c for c in shown if "".join(c.definition().split()) in said), None)
 
 
-def composed(candidate: Candidate, origin: Origin, hits: list[Hit], confirmed: bool) -> Answer:
-    """`path:line` and the line itself, quoted."""
+def composed(
+    candidate: Candidate, origin: Origin, hits: list[Hit], confirmed: bool, others: Sequence[Candidate] = ()
+) -> Answer:
+    """`path:line` and the line itself, quoted; and, when the model did not confirm it, where else it may be."""
     start = candidate.symbol.char[0] + candidate.offset()
     line = candidate.view.text[start:].split("\n", 1)[0]
     start += len(line) - len(line.lstrip())
@@ -142,5 +149,6 @@ def composed(candidate: Candidate, origin: Origin, hits: list[Hit], confirmed: b
     head = f"`{candidate.symbol.path}:{candidate.line()}`{note}\n"
     q = quote(candidate.view, (start, start + len(line.strip())))
     span = len(head), len(head) + len(q.text)
-    cited = q.__class__(**{**vars(q), "span": span, "path": candidate.symbol.path})
-    return Answer(head + q.text, [cited], origin, {}, {}, hits, confirmed=confirmed)
+    cited = replace(q, span=span, path=candidate.symbol.path)
+    also = "".join(f"\nalso: `{c.symbol.path}:{c.line()}` {c.symbol.name}" for c in others[:ALSO] if not confirmed)
+    return Answer(head + q.text + also, [cited], origin, {}, {}, hits, confirmed=confirmed)

@@ -84,3 +84,10 @@ def test_tests_stand_back_unless_they_are_asked_for():
 def test_nothing_like_it():
     model, view = ready(quoting("def x():"))
     assert not answer(model, [view], "ses_1", "zebra crossing").answered
+
+
+def test_the_deed_asked_for_is_the_function_of_that_name():
+    """ "Restored from a snapshot" asks for `restore`, not for `snapshot`; a plain word names no symbol by itself."""
+    code = "def snapshot(seq):\n    return copy(seq)\n\n\ndef restore(snapshot):\n    return paste(snapshot)\n"
+    view = repository({"engine.py": code})
+    assert candidates([view], "Where is a sequence restored from a snapshot?")[0].symbol.name == "restore"
