@@ -3,7 +3,6 @@
 `services.inference.client.InferenceClient` fits `Model`; so does the twin in tests/agent.
 """
 
-import math
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -40,43 +39,27 @@ class Said:
 
     quotes: list[str] = field(default_factory=list)
     none: bool = False
-    logprobs: list[float] = field(default_factory=list)
     usage: dict[str, int] = field(default_factory=dict)
     timing: dict[str, float] = field(default_factory=dict)
-
-    def first_probability(self) -> float:
-        """Of the first token, which decides between a quote and none; 1 where it is not known."""
-        return math.exp(self.logprobs[0]) if self.logprobs else 1.0
-
-    def mean_probability(self) -> float:
-        """Geometric, over the tokens."""
-        return math.exp(sum(self.logprobs) / len(self.logprobs)) if self.logprobs else 1.0
 
 
 COUNTS = ("prompt_tokens", "read_tokens", "resumed_tokens", "completion_tokens")
 TIMES = ("restore_ms", "read_ms", "decode_ms", "first_token_ms")
 
 
-def say(model: Model, session_id: str, prompt: Sequence[Part], max_tokens: int, quoting: bool = False) -> Said:
-    """What the model says to the prompt, most likely first; the session stays as it is. `quoting`: it must quote."""
-    forced = [special("quote")] if quoting else []
-    stream = model.generate(
-        session_id, list(prompt), forced=forced, temperature=0.0, max_tokens=max_tokens, logprobs=True
-    )
-    with closing(stream):
-        return listen(stream, quoting)
+def say(model: Model, session_id: str, prompt: Sequence[Part], max_tokens: int) -> Said:
+    """What the model says to the prompt, most likely first; the session stays as it is."""
+    with closing(model.generate(session_id, list(prompt), temperature=0.0, max_tokens=max_tokens)) as stream:
+        return listen(stream)
 
 
-def listen(chunks: Iterable[Any], opened: bool = False) -> Said:
-    """`opened`: the first quote was opened by force, whether or not the engine echoes it."""
-    said, words, inside = Said(), [""] if opened else [], opened
+def listen(chunks: Iterable[Any]) -> Said:
+    said, words, inside = Said(), list[str](), False
     for chunk in chunks:
-        echo = opened and chunk.special == "quote" and words == [""]
-        said.logprobs += [] if echo else chunk.logprobs
         if inside and chunk.text:
             words[-1] += chunk.text
         if chunk.special == "quote":
-            words += [""] if words != [""] else []
+            words.append("")
         inside = (inside or chunk.special == "quote") and chunk.special != "/quote"
         said.none |= chunk.special == "none"
         if chunk.finish_reason:

@@ -20,9 +20,8 @@ class Posed:
         self.model, self.session_id = model, session_id
         self.calls = [reading]  # the reading of the question, then one for each try
 
-    def ask(self, quoting: bool = False) -> Said:
-        """`quoting`: it must quote something."""
-        self.calls.append(say(self.model, self.session_id, [special("answer")], ANSWER_TOKENS, quoting))
+    def ask(self) -> Said:
+        self.calls.append(say(self.model, self.session_id, [special("answer")], ANSWER_TOKENS))
         return self.calls[-1]
 
 
