@@ -163,12 +163,16 @@ class ForkSessionRequest(_message.Message):
     def __init__(self, session_id: _Optional[str] = ..., new_session_id: _Optional[str] = ..., bookmark: _Optional[str] = ...) -> None: ...
 
 class RewindSessionRequest(_message.Message):
-    __slots__ = ("session_id", "bookmark")
+    __slots__ = ("session_id", "bookmark", "position", "digest")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     BOOKMARK_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     bookmark: str
-    def __init__(self, session_id: _Optional[str] = ..., bookmark: _Optional[str] = ...) -> None: ...
+    position: int
+    digest: str
+    def __init__(self, session_id: _Optional[str] = ..., bookmark: _Optional[str] = ..., position: _Optional[int] = ..., digest: _Optional[str] = ...) -> None: ...
 
 class BookmarkSessionRequest(_message.Message):
     __slots__ = ("session_id", "name")
@@ -177,6 +181,32 @@ class BookmarkSessionRequest(_message.Message):
     session_id: str
     name: str
     def __init__(self, session_id: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
+
+class PlanRequest(_message.Message):
+    __slots__ = ("session_id", "part", "segment_end")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    PART_FIELD_NUMBER: _ClassVar[int]
+    SEGMENT_END_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    part: Part
+    segment_end: bool
+    def __init__(self, session_id: _Optional[str] = ..., part: _Optional[_Union[Part, _Mapping]] = ..., segment_end: _Optional[bool] = ...) -> None: ...
+
+class PlanReply(_message.Message):
+    __slots__ = ("tokens", "known_tokens", "known_segments", "from_session", "from_bookmark", "seconds")
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    KNOWN_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    KNOWN_SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    FROM_SESSION_FIELD_NUMBER: _ClassVar[int]
+    FROM_BOOKMARK_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    tokens: int
+    known_tokens: int
+    known_segments: int
+    from_session: str
+    from_bookmark: str
+    seconds: float
+    def __init__(self, tokens: _Optional[int] = ..., known_tokens: _Optional[int] = ..., known_segments: _Optional[int] = ..., from_session: _Optional[str] = ..., from_bookmark: _Optional[str] = ..., seconds: _Optional[float] = ...) -> None: ...
 
 class ReadRequest(_message.Message):
     __slots__ = ("header", "part")
@@ -279,7 +309,7 @@ class GenerateChunk(_message.Message):
     def __init__(self, sequence: _Optional[int] = ..., text: _Optional[str] = ..., token_ids: _Optional[_Iterable[int]] = ..., logprobs: _Optional[_Iterable[float]] = ..., special: _Optional[str] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., head: _Optional[_Union[Head, _Mapping]] = ..., durable_position: _Optional[int] = ...) -> None: ...
 
 class Usage(_message.Message):
-    __slots__ = ("prompt_tokens", "read_tokens", "resumed_tokens", "completion_tokens", "restore_ms", "read_ms", "decode_ms", "first_token_ms", "recomputed")
+    __slots__ = ("prompt_tokens", "read_tokens", "resumed_tokens", "completion_tokens", "restore_ms", "read_ms", "decode_ms", "first_token_ms", "recomputed", "shared_tokens")
     PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     READ_TOKENS_FIELD_NUMBER: _ClassVar[int]
     RESUMED_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -289,6 +319,7 @@ class Usage(_message.Message):
     DECODE_MS_FIELD_NUMBER: _ClassVar[int]
     FIRST_TOKEN_MS_FIELD_NUMBER: _ClassVar[int]
     RECOMPUTED_FIELD_NUMBER: _ClassVar[int]
+    SHARED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     prompt_tokens: int
     read_tokens: int
     resumed_tokens: int
@@ -298,7 +329,8 @@ class Usage(_message.Message):
     decode_ms: float
     first_token_ms: float
     recomputed: bool
-    def __init__(self, prompt_tokens: _Optional[int] = ..., read_tokens: _Optional[int] = ..., resumed_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ..., restore_ms: _Optional[float] = ..., read_ms: _Optional[float] = ..., decode_ms: _Optional[float] = ..., first_token_ms: _Optional[float] = ..., recomputed: _Optional[bool] = ...) -> None: ...
+    shared_tokens: int
+    def __init__(self, prompt_tokens: _Optional[int] = ..., read_tokens: _Optional[int] = ..., resumed_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ..., restore_ms: _Optional[float] = ..., read_ms: _Optional[float] = ..., decode_ms: _Optional[float] = ..., first_token_ms: _Optional[float] = ..., recomputed: _Optional[bool] = ..., shared_tokens: _Optional[int] = ...) -> None: ...
 
 class ScoreRequest(_message.Message):
     __slots__ = ("session_id", "prompt", "continuation")
@@ -323,3 +355,129 @@ class ScoreReply(_message.Message):
     token_logprobs: _containers.RepeatedScalarFieldContainer[float]
     greedy: bool
     def __init__(self, logprob: _Optional[float] = ..., tokens: _Optional[int] = ..., bytes: _Optional[int] = ..., token_logprobs: _Optional[_Iterable[float]] = ..., greedy: _Optional[bool] = ...) -> None: ...
+
+class VaultShowRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class VaultSessionRequest(_message.Message):
+    __slots__ = ("session_id",)
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    def __init__(self, session_id: _Optional[str] = ...) -> None: ...
+
+class VaultTier(_message.Message):
+    __slots__ = ("name", "where", "blocks", "bytes", "limit_bytes")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    WHERE_FIELD_NUMBER: _ClassVar[int]
+    BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    where: str
+    blocks: int
+    bytes: int
+    limit_bytes: int
+    def __init__(self, name: _Optional[str] = ..., where: _Optional[str] = ..., blocks: _Optional[int] = ..., bytes: _Optional[int] = ..., limit_bytes: _Optional[int] = ...) -> None: ...
+
+class VaultReport(_message.Message):
+    __slots__ = ("tiers", "sessions", "cold_sessions", "quota_bytes", "used_bytes", "durability", "key_id", "redis_used_bytes", "redis_max_bytes", "damaged")
+    TIERS_FIELD_NUMBER: _ClassVar[int]
+    SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    COLD_SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    QUOTA_BYTES_FIELD_NUMBER: _ClassVar[int]
+    USED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DURABILITY_FIELD_NUMBER: _ClassVar[int]
+    KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    REDIS_USED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    REDIS_MAX_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DAMAGED_FIELD_NUMBER: _ClassVar[int]
+    tiers: _containers.RepeatedCompositeFieldContainer[VaultTier]
+    sessions: int
+    cold_sessions: int
+    quota_bytes: int
+    used_bytes: int
+    durability: str
+    key_id: str
+    redis_used_bytes: int
+    redis_max_bytes: int
+    damaged: int
+    def __init__(self, tiers: _Optional[_Iterable[_Union[VaultTier, _Mapping]]] = ..., sessions: _Optional[int] = ..., cold_sessions: _Optional[int] = ..., quota_bytes: _Optional[int] = ..., used_bytes: _Optional[int] = ..., durability: _Optional[str] = ..., key_id: _Optional[str] = ..., redis_used_bytes: _Optional[int] = ..., redis_max_bytes: _Optional[int] = ..., damaged: _Optional[int] = ...) -> None: ...
+
+class VaultFinding(_message.Message):
+    __slots__ = ("session_id", "block", "kind", "tier", "what", "mended", "checked", "total", "done")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    TIER_FIELD_NUMBER: _ClassVar[int]
+    WHAT_FIELD_NUMBER: _ClassVar[int]
+    MENDED_FIELD_NUMBER: _ClassVar[int]
+    CHECKED_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    block: str
+    kind: str
+    tier: str
+    what: str
+    mended: str
+    checked: int
+    total: int
+    done: bool
+    def __init__(self, session_id: _Optional[str] = ..., block: _Optional[str] = ..., kind: _Optional[str] = ..., tier: _Optional[str] = ..., what: _Optional[str] = ..., mended: _Optional[str] = ..., checked: _Optional[int] = ..., total: _Optional[int] = ..., done: _Optional[bool] = ...) -> None: ...
+
+class VaultChunk(_message.Message):
+    __slots__ = ("data",)
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    data: bytes
+    def __init__(self, data: _Optional[bytes] = ...) -> None: ...
+
+class VaultImportRequest(_message.Message):
+    __slots__ = ("session_id", "data")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    data: bytes
+    def __init__(self, session_id: _Optional[str] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class VaultCollectReply(_message.Message):
+    __slots__ = ("freed_bytes", "freed_cold_bytes")
+    FREED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    FREED_COLD_BYTES_FIELD_NUMBER: _ClassVar[int]
+    freed_bytes: int
+    freed_cold_bytes: int
+    def __init__(self, freed_bytes: _Optional[int] = ..., freed_cold_bytes: _Optional[int] = ...) -> None: ...
+
+class VaultMovedReply(_message.Message):
+    __slots__ = ("sessions", "bytes")
+    SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    sessions: int
+    bytes: int
+    def __init__(self, sessions: _Optional[int] = ..., bytes: _Optional[int] = ...) -> None: ...
+
+class VaultRecoverReply(_message.Message):
+    __slots__ = ("sessions", "skipped")
+    SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    SKIPPED_FIELD_NUMBER: _ClassVar[int]
+    sessions: int
+    skipped: int
+    def __init__(self, sessions: _Optional[int] = ..., skipped: _Optional[int] = ...) -> None: ...
+
+class VaultHistoryReply(_message.Message):
+    __slots__ = ("entries",)
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    entries: _containers.RepeatedCompositeFieldContainer[VaultHistoryEntry]
+    def __init__(self, entries: _Optional[_Iterable[_Union[VaultHistoryEntry, _Mapping]]] = ...) -> None: ...
+
+class VaultHistoryEntry(_message.Message):
+    __slots__ = ("head", "left_ms", "reason", "until_ms")
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    LEFT_MS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_MS_FIELD_NUMBER: _ClassVar[int]
+    head: Head
+    left_ms: int
+    reason: str
+    until_ms: int
+    def __init__(self, head: _Optional[_Union[Head, _Mapping]] = ..., left_ms: _Optional[int] = ..., reason: _Optional[str] = ..., until_ms: _Optional[int] = ...) -> None: ...

@@ -84,6 +84,11 @@ class InferenceStub:
                 request_serializer=inference__pb2.ReadRequest.SerializeToString,
                 response_deserializer=inference__pb2.ReadProgress.FromString,
                 _registered_method=True)
+        self.Plan = channel.stream_unary(
+                '/shiori.inference.v1.Inference/Plan',
+                request_serializer=inference__pb2.PlanRequest.SerializeToString,
+                response_deserializer=inference__pb2.PlanReply.FromString,
+                _registered_method=True)
         self.Generate = channel.unary_stream(
                 '/shiori.inference.v1.Inference/Generate',
                 request_serializer=inference__pb2.GenerateRequest.SerializeToString,
@@ -146,7 +151,8 @@ class InferenceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RewindSession(self, request, context):
-        """Moves the head back to a bookmark. History after it stays reachable through its bookmarks.
+        """Moves the head to a bookmark, to any position that was read, or to an entry of the history. What lay after it stays
+        in the history until its lease ends.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -163,6 +169,13 @@ class InferenceServicer:
         """Reads one segment (a chapter, a file, a passage) into a session and saves it when it ends. The first message is
         the header, the others bring parts. Progress streams back; the last message has `done` set. A broken stream leaves
         the session at its last saved segment: send the segment again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Plan(self, request_iterator, context):
+        """What reading these segments into the session would cost, and from where it would go on. Moves nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -234,6 +247,11 @@ def add_InferenceServicer_to_server(servicer, server):
                     servicer.Read,
                     request_deserializer=inference__pb2.ReadRequest.FromString,
                     response_serializer=inference__pb2.ReadProgress.SerializeToString,
+            ),
+            'Plan': grpc.stream_unary_rpc_method_handler(
+                    servicer.Plan,
+                    request_deserializer=inference__pb2.PlanRequest.FromString,
+                    response_serializer=inference__pb2.PlanReply.SerializeToString,
             ),
             'Generate': grpc.unary_stream_rpc_method_handler(
                     servicer.Generate,
@@ -527,6 +545,33 @@ class Inference:
             _registered_method=True)
 
     @staticmethod
+    def Plan(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/shiori.inference.v1.Inference/Plan',
+            inference__pb2.PlanRequest.SerializeToString,
+            inference__pb2.PlanReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def Generate(request,
             target,
             options=(),
@@ -570,6 +615,432 @@ class Inference:
             '/shiori.inference.v1.Inference/Score',
             inference__pb2.ScoreRequest.SerializeToString,
             inference__pb2.ScoreReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class VaultStub:
+    """For operators: `shiori vault`. Each call sees the calling tenant's readings only.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Show = channel.unary_unary(
+                '/shiori.inference.v1.Vault/Show',
+                request_serializer=inference__pb2.VaultShowRequest.SerializeToString,
+                response_deserializer=inference__pb2.VaultReport.FromString,
+                _registered_method=True)
+        self.Verify = channel.unary_stream(
+                '/shiori.inference.v1.Vault/Verify',
+                request_serializer=inference__pb2.VaultSessionRequest.SerializeToString,
+                response_deserializer=inference__pb2.VaultFinding.FromString,
+                _registered_method=True)
+        self.Repair = channel.unary_stream(
+                '/shiori.inference.v1.Vault/Repair',
+                request_serializer=inference__pb2.VaultSessionRequest.SerializeToString,
+                response_deserializer=inference__pb2.VaultFinding.FromString,
+                _registered_method=True)
+        self.Export = channel.unary_stream(
+                '/shiori.inference.v1.Vault/Export',
+                request_serializer=inference__pb2.VaultSessionRequest.SerializeToString,
+                response_deserializer=inference__pb2.VaultChunk.FromString,
+                _registered_method=True)
+        self.Import = channel.stream_unary(
+                '/shiori.inference.v1.Vault/Import',
+                request_serializer=inference__pb2.VaultImportRequest.SerializeToString,
+                response_deserializer=inference__pb2.Session.FromString,
+                _registered_method=True)
+        self.Collect = channel.unary_unary(
+                '/shiori.inference.v1.Vault/Collect',
+                request_serializer=inference__pb2.VaultShowRequest.SerializeToString,
+                response_deserializer=inference__pb2.VaultCollectReply.FromString,
+                _registered_method=True)
+        self.History = channel.unary_unary(
+                '/shiori.inference.v1.Vault/History',
+                request_serializer=inference__pb2.VaultSessionRequest.SerializeToString,
+                response_deserializer=inference__pb2.VaultHistoryReply.FromString,
+                _registered_method=True)
+        self.TierDown = channel.unary_unary(
+                '/shiori.inference.v1.Vault/TierDown',
+                request_serializer=inference__pb2.VaultSessionRequest.SerializeToString,
+                response_deserializer=inference__pb2.VaultMovedReply.FromString,
+                _registered_method=True)
+        self.Recover = channel.unary_unary(
+                '/shiori.inference.v1.Vault/Recover',
+                request_serializer=inference__pb2.VaultShowRequest.SerializeToString,
+                response_deserializer=inference__pb2.VaultRecoverReply.FromString,
+                _registered_method=True)
+
+
+class VaultServicer:
+    """For operators: `shiori vault`. Each call sees the calling tenant's readings only.
+    """
+
+    def Show(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Verify(self, request, context):
+        """Reads every block of a session (or of all) back from every tier. One message a finding, the last one with `done`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Repair(self, request, context):
+        """The same, and mends what it finds: from another tier, or by reading again from the tokens.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Export(self, request, context):
+        """A reading as one file, sealed with the vault's master key.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Import(self, request_iterator, context):
+        """Refused, with nothing stored, when the file was tampered with or another model made it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Collect(self, request, context):
+        """Frees what nothing reaches any more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def History(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TierDown(self, request, context):
+        """Moves a session's blocks to the cold tier now (all sessions: empty id).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Recover(self, request, context):
+        """Puts heads, bookmarks and keys of the cold tier into a Redis that has lost them. What is in Redis already stays.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_VaultServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Show': grpc.unary_unary_rpc_method_handler(
+                    servicer.Show,
+                    request_deserializer=inference__pb2.VaultShowRequest.FromString,
+                    response_serializer=inference__pb2.VaultReport.SerializeToString,
+            ),
+            'Verify': grpc.unary_stream_rpc_method_handler(
+                    servicer.Verify,
+                    request_deserializer=inference__pb2.VaultSessionRequest.FromString,
+                    response_serializer=inference__pb2.VaultFinding.SerializeToString,
+            ),
+            'Repair': grpc.unary_stream_rpc_method_handler(
+                    servicer.Repair,
+                    request_deserializer=inference__pb2.VaultSessionRequest.FromString,
+                    response_serializer=inference__pb2.VaultFinding.SerializeToString,
+            ),
+            'Export': grpc.unary_stream_rpc_method_handler(
+                    servicer.Export,
+                    request_deserializer=inference__pb2.VaultSessionRequest.FromString,
+                    response_serializer=inference__pb2.VaultChunk.SerializeToString,
+            ),
+            'Import': grpc.stream_unary_rpc_method_handler(
+                    servicer.Import,
+                    request_deserializer=inference__pb2.VaultImportRequest.FromString,
+                    response_serializer=inference__pb2.Session.SerializeToString,
+            ),
+            'Collect': grpc.unary_unary_rpc_method_handler(
+                    servicer.Collect,
+                    request_deserializer=inference__pb2.VaultShowRequest.FromString,
+                    response_serializer=inference__pb2.VaultCollectReply.SerializeToString,
+            ),
+            'History': grpc.unary_unary_rpc_method_handler(
+                    servicer.History,
+                    request_deserializer=inference__pb2.VaultSessionRequest.FromString,
+                    response_serializer=inference__pb2.VaultHistoryReply.SerializeToString,
+            ),
+            'TierDown': grpc.unary_unary_rpc_method_handler(
+                    servicer.TierDown,
+                    request_deserializer=inference__pb2.VaultSessionRequest.FromString,
+                    response_serializer=inference__pb2.VaultMovedReply.SerializeToString,
+            ),
+            'Recover': grpc.unary_unary_rpc_method_handler(
+                    servicer.Recover,
+                    request_deserializer=inference__pb2.VaultShowRequest.FromString,
+                    response_serializer=inference__pb2.VaultRecoverReply.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'shiori.inference.v1.Vault', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('shiori.inference.v1.Vault', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Vault:
+    """For operators: `shiori vault`. Each call sees the calling tenant's readings only.
+    """
+
+    @staticmethod
+    def Show(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shiori.inference.v1.Vault/Show',
+            inference__pb2.VaultShowRequest.SerializeToString,
+            inference__pb2.VaultReport.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Verify(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/shiori.inference.v1.Vault/Verify',
+            inference__pb2.VaultSessionRequest.SerializeToString,
+            inference__pb2.VaultFinding.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Repair(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/shiori.inference.v1.Vault/Repair',
+            inference__pb2.VaultSessionRequest.SerializeToString,
+            inference__pb2.VaultFinding.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Export(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/shiori.inference.v1.Vault/Export',
+            inference__pb2.VaultSessionRequest.SerializeToString,
+            inference__pb2.VaultChunk.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Import(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/shiori.inference.v1.Vault/Import',
+            inference__pb2.VaultImportRequest.SerializeToString,
+            inference__pb2.Session.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Collect(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shiori.inference.v1.Vault/Collect',
+            inference__pb2.VaultShowRequest.SerializeToString,
+            inference__pb2.VaultCollectReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def History(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shiori.inference.v1.Vault/History',
+            inference__pb2.VaultSessionRequest.SerializeToString,
+            inference__pb2.VaultHistoryReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TierDown(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shiori.inference.v1.Vault/TierDown',
+            inference__pb2.VaultSessionRequest.SerializeToString,
+            inference__pb2.VaultMovedReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Recover(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shiori.inference.v1.Vault/Recover',
+            inference__pb2.VaultShowRequest.SerializeToString,
+            inference__pb2.VaultRecoverReply.FromString,
             options,
             channel_credentials,
             insecure,
