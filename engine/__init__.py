@@ -2,7 +2,8 @@
 
 from engine.cache import BooksError, EngineFull
 from engine.config import ConfigError, EngineConfig, ModelConfig
-from engine.engine import Engine, EngineInfo, SequenceBusy, Snapshot, SnapshotMismatch, UnknownSequence
+from engine.engine import Engine, EngineInfo, Exported, SequenceBusy, Snapshot, SnapshotMismatch, UnknownSequence
+from engine.provenance import ProvenanceError, Tag
 from engine.request import Done, Event, Progress, Token
 from engine.sampler import SamplingParams
 from engine.weights import CheckpointError, check_inventory, load_model
@@ -17,12 +18,15 @@ __all__ = [
     "EngineFull",
     "EngineInfo",
     "Event",
+    "Exported",
     "ModelConfig",
     "Progress",
+    "ProvenanceError",
     "SamplingParams",
     "SequenceBusy",
     "Snapshot",
     "SnapshotMismatch",
+    "Tag",
     "Token",
     "UnknownSequence",
     "check_inventory",

@@ -17,7 +17,8 @@ from engine.cache import BooksError, Cache
 from engine.config import EngineConfig
 from engine.model import Batch, KimiLinear, Piece
 from engine.pools import Pools
-from engine.request import Done, Event, Generate, Progress, Read, Reason, Request, Sequence, Token
+from engine.provenance import Tag
+from engine.request import Done, Event, Generate, Progress, Read, Reason, Request, Restoring, Sequence, Token
 from engine.sampler import SamplingParams, logprob, sample
 from engine.scheduler import Scheduler
 from kernels import REVISION
@@ -42,6 +43,17 @@ class Snapshot:
     position: int
     digest: bytes
     tensors: dict[str, Tensor]  # "kda" [Lk,H,K,V] fp32, "conv" [Lk,W-1,3C]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A reading on its way out, and what the rows it was copied from say of themselves."""
+
+    position: int
+    digest: bytes
+    tensors: dict[str, Tensor]  # as in Snapshot
+    latents: Tensor  # [Lm, position - first, R+r]: positions first..position
+    tags: tuple[Tag, ...]  # of the slot, per KDA layer; then of the last page, per MLA layer
 
 
 @dataclass(frozen=True)
@@ -86,7 +98,7 @@ class Engine:
     @torch.inference_mode()
     def fork(self, seq: int) -> int:
         """Full pages are shared; the last, partial page and the slot are copied."""
-        parent = self._get(seq)
+        parent = self._whole(seq)
         full = parent.position // self.config.page_tokens
         partial = self._cache.pages_for(parent.position) - full
         child = self._new(partial)
@@ -114,35 +126,83 @@ class Engine:
 
     @torch.inference_mode()
     def snapshot(self, seq: int) -> Snapshot:
-        s = self._get(seq)
+        s = self._whole(seq)
         tensors = {"kda": self.pools.kda[:, s.slot], "conv": self.pools.conv[:, s.slot]}
         return Snapshot(s.position, s.digest, {name: x.detach().cpu().clone() for name, x in tensors.items()})
 
     @torch.inference_mode()
     def latents(self, seq: int, start: int, stop: int) -> Tensor:
-        s = self._get(seq)
+        s = self._whole(seq)
         if not 0 <= start <= stop <= s.position:
             raise ValueError(f"latents {start}..{stop} of a sequence at position {s.position}")
         return self.pools.gather(s.pages, start, stop).cpu()
 
     @torch.inference_mode()
-    def restore(self, snapshot: Snapshot, latents: Tensor) -> int:
-        self._check_snapshot(snapshot, latents)
-        s = self._new(self._cache.pages_for(snapshot.position))
+    def export(self, seq: int, first: int = 0) -> Exported:
+        s, snapshot = self._whole(seq), self.snapshot(seq)
+        tags = tuple(Tag(s.position, s.digest) for _ in range(self.model.config.num_layers))
+        return Exported(s.position, s.digest, snapshot.tensors, self.latents(seq, first, s.position), tags)
+
+    def begin_restore(self, position: int) -> int:
+        if not 0 <= position <= self.model.config.model_max_length:
+            raise ValueError(f"position {position}; the model reads {self.model.config.model_max_length}")
+        sequence = self._new(self._cache.pages_for(position))
+        sequence.restoring = Restoring(position, torch.zeros(position, dtype=torch.bool))
+        return sequence.id
+
+    @torch.inference_mode()
+    def put_latents(self, seq: int, first: int, latents: Tensor) -> None:
+        s, restoring = self._get(seq), self._restoring(seq)
+        pool, stop = self.pools.latents, first + latents.shape[1]
+        if latents.dtype != pool.dtype or latents.shape[::2] != pool.shape[::3]:
+            raise SnapshotMismatch(f"latents {latents.dtype} {list(latents.shape)}")
+        if not 0 <= first <= stop <= restoring.position:
+            raise SnapshotMismatch(f"latents {first}..{stop} of a reading of {restoring.position} tokens")
+        self.pools.scatter(s.pages, first, latents)
+        restoring.put[first:stop] = True
+
+    @torch.inference_mode()
+    def finish_restore(self, seq: int, snapshot: Snapshot) -> None:
+        s, restoring = self._get(seq), self._restoring(seq)
+        if snapshot.position != restoring.position or not bool(restoring.put.all()):
+            raise SnapshotMismatch(f"position {snapshot.position}, latents put: {int(restoring.put.sum())}")
+        self._check_snapshot(snapshot)
         self.pools.kda[:, s.slot] = snapshot.tensors["kda"].to(self.model.device)
         self.pools.conv[:, s.slot] = snapshot.tensors["conv"].to(self.model.device)
-        self.pools.scatter(s.pages, latents)
-        s.position, s.digest = snapshot.position, snapshot.digest
-        return s.id
+        s.position, s.digest, s.restoring = snapshot.position, snapshot.digest, None
 
-    def _check_snapshot(self, snapshot: Snapshot, latents: Tensor) -> None:
+    def restore(self, snapshot: Snapshot, latents: Tensor) -> int:
+        self._check_snapshot(snapshot)
+        if tuple(latents.shape[1:2]) != (snapshot.position,):
+            raise SnapshotMismatch(f"latents {list(latents.shape)} of a snapshot at {snapshot.position}")
+        seq = self.begin_restore(snapshot.position)
+        try:
+            self.put_latents(seq, 0, latents)
+            self.finish_restore(seq, snapshot)
+        except BaseException:
+            self.close(seq)
+            raise
+        return seq
+
+    def _whole(self, seq: int) -> Sequence:
+        sequence = self._get(seq)
+        if sequence.restoring:
+            raise SequenceBusy(f"sequence {seq} is being restored; finish_restore or close it")
+        return sequence
+
+    def _restoring(self, seq: int) -> Restoring:
+        restoring = self._get(seq).restoring
+        if restoring is None:
+            raise ValueError(f"sequence {seq} is not being restored")
+        return restoring
+
+    def _check_snapshot(self, snapshot: Snapshot) -> None:
         pools, position = self.pools, snapshot.position
         want = {
             "kda": (pools.kda.dtype, pools.kda[:, 0].shape),
             "conv": (pools.conv.dtype, pools.conv[:, 0].shape),
-            "latents": (pools.latents.dtype, (pools.latents.shape[0], position, pools.latents.shape[3])),
         }
-        found = {name: (x.dtype, tuple(x.shape)) for name, x in {**snapshot.tensors, "latents": latents}.items()}
+        found = {name: (x.dtype, tuple(x.shape)) for name, x in snapshot.tensors.items()}
         wrong = [name for name in want.keys() | found.keys() if found.get(name) != _plain(want.get(name))]
         if wrong:
             raise SnapshotMismatch("; ".join(f"{n}: {found.get(n)}, expected {want.get(n)}" for n in sorted(wrong)))
@@ -162,7 +222,7 @@ class Engine:
     def generate(self, seq: int, params: SamplingParams, forced: Iterable[int] = ()) -> int:
         first = list(forced)
         self._check_ids(first)
-        if self._get(seq).logits is None:
+        if self._whole(seq).logits is None:
             raise ValueError("nothing to decode from: the sequence has read no segment to its end here")
         self._ready(seq, params.max_tokens)
         return self._start(Generate(next(self._numbers), seq, params, first))
@@ -174,7 +234,7 @@ class Engine:
 
     def _ready(self, seq: int, tokens: int) -> Sequence:
         """A sequence free to run, with pages for ``tokens`` more: what is admitted never stops for memory."""
-        sequence = self._get(seq)
+        sequence = self._whole(seq)
         if seq in self._by_sequence:
             raise SequenceBusy(f"sequence {seq} is running request {self._by_sequence[seq].id}")
         end = sequence.position + tokens
@@ -356,7 +416,8 @@ class Engine:
         live = list(self._sequences.values())
         self._cache.recount([s.slot for s in live], [s.pages for s in live])
         for s in live:
-            if s.id not in self._by_sequence and len(s.pages) != self._cache.pages_for(s.position):
+            end = s.restoring.position if s.restoring else s.position
+            if s.id not in self._by_sequence and len(s.pages) != self._cache.pages_for(end):
                 raise BooksError(f"sequence {s.id} at {s.position} holds {len(s.pages)} pages")
 
 

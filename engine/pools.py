@@ -44,9 +44,11 @@ class Pools:
         rows = self.latents[:, pages[first:last]].flatten(1, 2)
         return rows[:, start - first * size : stop - first * size].clone()
 
-    def scatter(self, pages: list[int], latents: Tensor) -> None:
-        """Writes latents [Lm, n, R+r] at positions 0..n of the sequence that owns ``pages``, page by page."""
-        size = self.latents.shape[2]
-        for i, page in enumerate(pages):
-            rows = latents[:, i * size : (i + 1) * size]
-            self.latents[:, page, : rows.shape[1]] = rows.to(self.latents)
+    def scatter(self, pages: list[int], first: int, latents: Tensor) -> None:
+        """Writes latents [Lm, n, R+r] at positions first.. of the sequence that owns ``pages``, page by page."""
+        size, done = self.latents.shape[2], 0
+        while done < latents.shape[1]:
+            at = (first + done) % size
+            rows = latents[:, done : done + size - at]
+            self.latents[:, pages[(first + done) // size], at : at + rows.shape[1]] = rows.to(self.latents)
+            done += rows.shape[1]

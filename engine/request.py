@@ -21,6 +21,15 @@ class Sequence:
     position: int = 0
     digest: bytes = START
     logits: Tensor | None = None  # [vocab] after the last token; None in the middle of a segment and after a restore
+    restoring: "Restoring | None" = None  # until finish_restore
+
+
+@dataclass
+class Restoring:
+    """A reading of ``position`` tokens that is being put into memory."""
+
+    position: int
+    put: Tensor  # [position] bool
 
 
 @dataclass
