@@ -22,9 +22,14 @@ def main() -> int:
 
 def supervise() -> int:
     from services.local import system
-    from services.local.supervisor import Supervisor
+    from services.local.supervisor import Supervisor, say
 
-    return Supervisor(system.everything(Settings(), os.environ)).run()
+    try:
+        plan = system.everything(Settings(), os.environ)
+    except ValueError as error:  # a setting that makes no sense
+        say(f"CANNOT START: {error}")
+        return 1
+    return Supervisor(plan).run()
 
 
 def parser() -> argparse.ArgumentParser:

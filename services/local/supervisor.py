@@ -223,7 +223,13 @@ class Supervisor:
     def _write_run_file(self) -> None:
         """Who runs where: the demo and the tests find the engine's process here."""
         processes = {child.spec.name: {"pid": child.pid, "port": child.spec.port} for child in self.children}
-        record = {"pid": os.getpid(), "url": self.plan.url, "data_dir": str(self.plan.data_dir), "processes": processes}
+        record = {
+            "pid": os.getpid(),
+            "url": self.plan.url,
+            "data_dir": str(self.plan.data_dir),
+            "metrics": self.plan.metrics,
+            "processes": processes,
+        }
         temporary = self.run_file.with_suffix(".tmp")
         temporary.write_text(json.dumps(record, indent=2))
         temporary.replace(self.run_file)

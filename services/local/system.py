@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from services.jobs import Queues
-from services.local import ports
+from services.local import ports, vault
 from services.local.child import Spec
 from services.settings import Settings
 
@@ -34,6 +34,7 @@ class System:
     redis_port: int | None  # None: somebody else's Redis, named by SHIORI_REDIS_URL
     engine_port: int
     env: Mapping[str, str]
+    engine_env: Mapping[str, str]  # what only the engine is told: the vault's secrets among it
 
     @property
     def url(self) -> str:
@@ -54,6 +55,7 @@ class Plan:
     env: Mapping[str, str]
     services: Sequence[Spec]  # in the order in which they start
     not_ready: Callable[[], list[str]]  # reasons; none when the whole is up
+    metrics: str = ""  # where Prometheus finds the engine's
 
 
 def decide(settings: Settings, environ: Mapping[str, str]) -> System:
@@ -62,7 +64,7 @@ def decide(settings: Settings, environ: Mapping[str, str]) -> System:
     redis_port = None if "SHIORI_REDIS_URL" in environ else ports.preferred(REDIS_PORT)
     engine_port = ports.preferred(urlsplit(f"//{settings.engine_address}").port or 50051)
     env = {
-        **environ,
+        **vault.without_secrets(environ),
         **QUIET_THREADS,
         **PLAIN_LOGS,
         "SHIORI_DATA_DIR": str(data_dir),
@@ -74,7 +76,7 @@ def decide(settings: Settings, environ: Mapping[str, str]) -> System:
         "SHIORI_HOST": settings.host,
         "SHIORI_PORT": str(settings.port),
     }
-    return System(settings, data_dir, redis_port, engine_port, env)
+    return System(settings, data_dir, redis_port, engine_port, env, vault.engine_environment(data_dir, environ))
 
 
 def redis_server() -> str:
@@ -84,7 +86,6 @@ def redis_server() -> str:
 
 
 def redis_spec(system: System) -> Spec:
-    """Readings are kept over a restart (AOF, one second), and nothing is ever evicted to make room."""
     port = system.redis_port
     assert port is not None
     folder = system.data_dir / "redis"
@@ -93,11 +94,8 @@ def redis_spec(system: System) -> Spec:
         "port": port,
         "bind": "127.0.0.1",
         "dir": folder,
-        "appendonly": "yes",
-        "appendfsync": "everysec",
-        "save": "",
-        "maxmemory-policy": "noeviction",
         "loglevel": "notice",
+        **vault.redis_options(system.env),
     }
     command = [redis_server(), *(word for name, value in options.items() for word in (f"--{name}", str(value)))]
     return Spec("redis", command, system.env, port, partial(ports.redis_ready, port), stop_seconds=30)
@@ -110,7 +108,8 @@ def migrate_command() -> list[str]:
 def inference_spec(system: System) -> Spec:
     port = system.engine_port
     command = [sys.executable, "-m", "services.inference"]
-    return Spec("inference", command, system.env, port, partial(ports.answers, port), stop_seconds=20)
+    env = {**system.env, **system.engine_env}
+    return Spec("inference", command, env, port, partial(ports.answers, port), stop_seconds=20)
 
 
 def worker_spec(system: System, name: str, queues: tuple[Queues, ...]) -> Spec:
@@ -146,6 +145,7 @@ def everything(settings: Settings, environ: Mapping[str, str]) -> Plan:
         env=system.env,
         services=services(system),
         not_ready=partial(readiness, system.url),
+        metrics=system.engine_env["SHIORI_METRICS_ADDRESS"],
     )
 
 

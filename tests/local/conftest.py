@@ -13,6 +13,8 @@ import pytest
 
 from services.local import ports
 
+ROOT = Path(__file__).resolve().parents[2]
+
 DRIVER = """
 import sys
 from pathlib import Path
