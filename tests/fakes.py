@@ -17,12 +17,12 @@ from tests.agent.twin import Reading, Twin, shown
 class FileTwin(Twin):
     """An engine kept in a file, so that several processes share it and a killed one loses nothing that was saved.
 
-    It quotes the first words of the last passage it was shown. A file `down` beside it takes it away; `delay` is what
-    a message of a reading takes.
+    It quotes the paragraph nearest to the question among what it has read. A file `down` beside it takes it away;
+    `delay` is what a message of a reading takes.
     """
 
     def __init__(self, folder: Path, tenant: str = "default", delay: float = 0.0, room: int = 1_000_000) -> None:
-        super().__init__(script=first_words)
+        super().__init__(script=nearest_words)
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.path, self.delay, self.room = folder, folder / f"{tenant}.json", delay, room
 
@@ -66,6 +66,7 @@ class FileTwin(Twin):
         with self._file(save=True):
             reading = self.named(session_id)
             reading.segments = reading.segments[: reading.bookmarks[bookmark]]
+            return self.described(session_id)
 
     def read(self, session_id: str, parts: Iterable[Any], **options: Any) -> Iterator[Any]:
         words = shown(parts)
@@ -105,7 +106,10 @@ class FileTwin(Twin):
                 self.path.write_text(json.dumps(stored))
 
 
-def first_words(context: str) -> list[str]:
+def nearest_words(context: str) -> list[str]:
+    asked = re.findall(r"<\|(?:question|find|summary)\|>([^<]*)", context)
     passages = re.findall(r"(?:<\|doc\|>|<\|file\|>)([^<]*)", context)
-    words = passages[-1].split("\n\n")[0].strip() if passages else ""
+    wanted = set(re.findall(r"\w+", asked[-1])) if asked else set()
+    paragraphs = [p.strip() for passage in passages for p in passage.split("\n\n") if p.strip()]
+    words = max(paragraphs, key=lambda p: len(wanted & set(re.findall(r"\w+", p))), default="")
     return ["<|quote|>", words[:60], "<|/quote|>", "<|end|>"] if words else ["<|none|>", "<|end|>"]

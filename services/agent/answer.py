@@ -1,25 +1,26 @@
 """A question's turn: retrieval points, the model says, the text has the last word.
 
-1. BM25 finds the passages nearest to the question; they are shown again inside the question segment.
-2. The question is read on a fork of the session, which has read the whole source; the model answers with a literal span
-   or with none: greedy.
-3. What it says counts as far as the sentence around it has the question's words. When that is little, the model is
-   asked a second time, and the last, from the passages alone; the better supported of the two is the answer, and its
-   origin says which. A small model loses its hold on a passage behind a long reading; this finds out and says so.
+1. The first look: the question, and nothing else, is put to the session, which has read the whole source. The model
+   answers with a literal span or with none: greedy. Nothing stands before this that could come later.
+2. What it says is told word by word as a draft; what is checked comes after it.
+3. What it says counts as far as the sentence around it has the question's words. When that is little, BM25 finds the
+   passages nearest to the question, and the model is asked a second time, and the last, from these alone; the better
+   supported of the two is the answer, and its origin says which. A small model loses its hold on a passage behind a
+   long reading; this finds out and says so.
 4. The answer is the span and the sentence it stands in, both the source's own letters.
 5. The session keeps question and answer as one segment. A cancelled turn leaves it as it was.
 """
 
 import re
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from services import errors
 from services.agent import repo
-from services.agent.model import Model, Said
-from services.agent.posing import Posed, posed
+from services.agent.model import Model, Said, say, special
 from services.agent.prompts import question_turn, remembered
 from services.agent.quotes import locate, quote, sentence_around
 from services.agent.reading import open_session, renew
@@ -29,6 +30,7 @@ from services.agent.types import Answer, Emit, Hit, Origin, Quote, SourceView, s
 from services.inference.pb.inference_pb2 import Part
 
 NOT_ANSWERED = "The text does not answer this."
+ANSWER_TOKENS = 48
 PASSAGES = 3
 PASSAGE_BUDGET = 2_400  # characters of all passages, about 600 tokens
 SURE = 0.5  # support from which no second look is taken
@@ -46,26 +48,32 @@ class Turn:
     session_id: str
     question: str
     emit: Emit
-    name: str
     origin: Origin
-    hits: list[Hit] = field(default_factory=list)
     calls: list[Said] = field(default_factory=list)
-    asked: int = 0
     began: float = field(default_factory=time.monotonic)
 
-    @contextmanager
-    def posed(self, prompt: Sequence[Part], origin: Origin) -> Iterator[Posed]:
-        """To the reading, or to the model with the prompt alone."""
-        scratch = origin == "retrieved"
-        with posed(self.model, self.session_id, prompt, scratch, self.name) as question:
-            if not scratch:
-                self.tell_restored(question.calls[0])
-            yield question
-            self.calls += question.calls
-            self.asked += len(question.calls) - 1
+    @cached_property
+    def hits(self) -> list[Hit]:
+        """Passages nearest to the question; looked for when they are first needed, behind the first look."""
+        return shown(retrieve(self.views, self.question, PASSAGES))
 
-    def tell_restored(self, reading: Said) -> None:
-        ms, tokens = reading.timing["restore_ms"], reading.usage["resumed_tokens"]
+    def look(self, prompt: Sequence[Part], origin: Origin) -> Said:
+        """Asks the reading, or the model with the prompt alone; tells what it says while it says it."""
+        pieces, look = 0, len(self.calls) + 1
+
+        def draft(words: str) -> None:
+            nonlocal pieces
+            self.emit("draft", {"text": words, "n": pieces, "look": look})
+            pieces += 1
+
+        session_id = self.session_id if origin == "read" else ""
+        self.calls.append(say(self.model, session_id, [*prompt, special("answer")], ANSWER_TOKENS, draft))
+        if origin == "read":
+            self.tell_restored(self.calls[-1])
+        return self.calls[-1]
+
+    def tell_restored(self, said: Said) -> None:
+        ms, tokens = said.timing["restore_ms"], said.usage["resumed_tokens"]
         self.emit("state.restored", {"ms": ms, "tokens": tokens, "source": "vault" if ms > 0 else "memory"})
 
 
@@ -74,12 +82,12 @@ def answer(
 ) -> Answer:
     """`bookmark` names the session's head behind this turn."""
     origin: Origin = "read" if all(view.engine_session for view in views) else "retrieved"
-    turn = Turn(model, views, session_id, question.strip(), emit, bookmark, origin)
+    turn = Turn(model, views, session_id, question.strip(), emit, origin)
     digest = ""
     if origin == "read":
-        open_session(model, views, session_id, emit)
-        renew(model, session_id, emit)
-        digest = model.describe_session(session_id).head.digest
+        session = open_session(model, views, session_id, emit)
+        renew(model, session, emit)
+        digest = session.head.digest
     code = all(view.kind == "repository" and view.symbols for view in views)
     result, said = find(turn) if code else from_text(turn)
     tell(result, emit)
@@ -91,11 +99,13 @@ def answer(
 
 def from_text(turn: Turn) -> tuple[Answer, list[str]]:
     """The answer, and the words of it that the session keeps."""
-    turn.hits = shown(retrieve(turn.views, turn.question, PASSAGES))
-    prompt = question_turn(turn.question, [hit.block.text for hit in turn.hits])
-    best = said_by(turn, prompt, turn.origin)
-    if best.support < SURE and turn.origin == "read":
-        best = max(best, said_by(turn, prompt, "retrieved"), key=lambda s: s.support)
+    looks = []
+    if turn.origin == "read":
+        looks.append(said_by(turn, question_turn(turn.question, []), "read"))
+    if not looks or looks[0].support < SURE:
+        passages = [hit.block.text for hit in turn.hits]
+        looks.append(said_by(turn, question_turn(turn.question, passages), "retrieved"))
+    best = max(looks, key=lambda look: look.support)
     if best.support < LEAST:
         return unanswered(turn), []
     turn.origin = best.origin
@@ -112,8 +122,7 @@ class Spoken:
 
 
 def said_by(turn: Turn, prompt: Sequence[Part], origin: Origin) -> Spoken:
-    with turn.posed(prompt, origin) as question:
-        found = [(supported(turn, q), q) for q in located(turn, question.ask())]
+    found = [(supported(turn, q), q) for q in located(turn, turn.look(prompt, origin))]
     best = max((share for share, _ in found), default=0.0)
     return Spoken([q for share, q in found if share >= LEAST], best, origin)
 
@@ -203,8 +212,7 @@ def find(turn: Turn) -> tuple[Answer, list[str]]:
 def pointed_at(
     turn: Turn, prompt: Sequence[Part], candidates: Sequence[repo.Candidate], origin: Origin
 ) -> repo.Candidate | None:
-    with turn.posed(prompt, origin) as question:
-        return repo.chosen(question.ask().quotes, candidates)
+    return repo.chosen(turn.look(prompt, origin).quotes, candidates)
 
 
 def tell(result: Answer, emit: Emit) -> None:
@@ -228,12 +236,12 @@ def keep(model: Model, session_id: str, parts: list[Part], digest: str, bookmark
 
 
 def usage_of(turn: Turn) -> dict[str, int]:
-    """Tokens: resumed once, computed and decoded in all, and how often the model was asked."""
+    """Tokens: resumed once, computed and decoded in all, and how often the model was asked (calls)."""
     total = lambda name: sum(said.usage.get(name, 0) for said in turn.calls)  # noqa: E731
     first = turn.calls[0].usage if turn.calls else {}
     counts = {"prompt_tokens": first.get("prompt_tokens", 0), "resumed_tokens": first.get("resumed_tokens", 0)}
     computed = {"read_tokens": total("read_tokens"), "completion_tokens": total("completion_tokens")}
-    return {**counts, **computed, "calls": turn.asked}
+    return {**counts, **computed, "calls": len(turn.calls)}
 
 
 def timing_of(turn: Turn) -> dict[str, float]:

@@ -3,7 +3,7 @@
 `services.inference.client.InferenceClient` fits `Model`; so does the twin in tests/agent.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -47,15 +47,29 @@ COUNTS = ("prompt_tokens", "read_tokens", "resumed_tokens", "completion_tokens")
 TIMES = ("restore_ms", "read_ms", "decode_ms", "first_token_ms")
 
 
-def say(model: Model, session_id: str, prompt: Sequence[Part], max_tokens: int) -> Said:
-    """What the model says to the prompt, most likely first; the session stays as it is."""
+MARKS = {"quote": "“", "/quote": "”"}  # how specials are shown while the model speaks
+
+
+def unheard(words: str) -> None:
+    """For those who wait until all is said."""
+
+
+def say(
+    model: Model, session_id: str, prompt: Sequence[Part], max_tokens: int, heard: Callable[[str], None] = unheard
+) -> Said:
+    """What the model says to the prompt, most likely first; the session stays as it is.
+
+    `session_id` "": said from the prompt alone. `heard` is told each piece at once, quotation marks included.
+    """
     with closing(model.generate(session_id, list(prompt), temperature=0.0, max_tokens=max_tokens)) as stream:
-        return listen(stream)
+        return listen(stream, heard)
 
 
-def listen(chunks: Iterable[Any]) -> Said:
+def listen(chunks: Iterable[Any], heard: Callable[[str], None] = unheard) -> Said:
     said, words, inside = Said(), list[str](), False
     for chunk in chunks:
+        if piece := MARKS.get(chunk.special, chunk.text):
+            heard(piece)
         if inside and chunk.text:
             words[-1] += chunk.text
         if chunk.special == "quote":

@@ -93,49 +93,51 @@ class Progress:
         self.emit("reading.progress", {"phase": "reading", **where, **counts, **pace})
 
 
-def open_session(model: Model, views: Sequence[SourceView], session_id: str, emit: Emit = silent) -> None:
-    """Makes the user's session if it is not there: a fork of the first source's reading that reads the other sources.
+def open_session(model: Model, views: Sequence[SourceView], session_id: str, emit: Emit = silent) -> Any:
+    """The user's session as the engine describes it; when it is not there it is made.
 
-    It is built under another name and appears whole, so a session that exists has read everything.
+    It is a fork of the first source's reading that reads the other sources, built under another name, and appears
+    whole: a session that exists has read everything.
     """
     try:
-        model.describe_session(session_id)
-        return
+        return model.describe_session(session_id)
     except errors.NotFound:
-        pass
+        return make_session(model, views, session_id, emit)
+
+
+def make_session(model: Model, views: Sequence[SourceView], session_id: str, emit: Emit) -> Any:
     read = [view for view in views if view.engine_session]
     if not read:
-        model.open_session(session_id)
-    elif len(read) == 1:
-        fork_reading(model, read[0], session_id, emit)
-    else:
-        read_together(model, read, session_id, emit)
+        return model.open_session(session_id)
+    if len(read) == 1:
+        return fork_reading(model, read[0], session_id, emit)
+    return read_together(model, read, session_id, emit)
 
 
-def fork_reading(model: Model, view: SourceView, session_id: str, emit: Emit) -> None:
+def fork_reading(model: Model, view: SourceView, session_id: str, emit: Emit) -> Any:
     """At the end of what the view shows: of the whole source, or where `view.upto` cut it."""
     source, name = view.engine_session or "", f"{view.id}@{len(view.text)}"
     there = model.describe_session(source)
     whole = any(mark.name == name and mark.head.position == there.head.position for mark in there.bookmarks)
     if whole:
-        renew(model, source, emit)
-    model.fork_session(source, session_id, "" if whole else name)
+        renew(model, there, emit)
+    return model.fork_session(source, session_id, "" if whole else name)
 
 
-def renew(model: Model, session_id: str, emit: Emit) -> None:
+def renew(model: Model, session: Any, emit: Emit) -> None:
     """A reading that another model or kernel made is made again from its tokens, once, before forks inherit it.
 
     Decoding one token has the engine take the session up, which stores what it had to compute again.
     """
-    if model.describe_session(session_id).fingerprint == model.describe().fingerprint:
+    if session.fingerprint == model.describe().fingerprint:
         return
     emit("reading.progress", {"phase": "reading again: the model has changed"})
-    with closing(model.generate(session_id, [Part(special="question")], max_tokens=1, timeout=None)) as stream:
+    with closing(model.generate(session.session_id, [Part(special="question")], max_tokens=1, timeout=None)) as stream:
         for _ in stream:
             pass
 
 
-def read_together(model: Model, views: Sequence[SourceView], session_id: str, emit: Emit) -> None:
+def read_together(model: Model, views: Sequence[SourceView], session_id: str, emit: Emit) -> Any:
     building = f"{session_id}.building"
     try:
         model.describe_session(building)
@@ -143,5 +145,6 @@ def read_together(model: Model, views: Sequence[SourceView], session_id: str, em
         fork_reading(model, views[0], building, emit)
     for view in views[1:]:
         read_source(model, view, building, emit)
-    model.fork_session(building, session_id)
+    made = model.fork_session(building, session_id)
     model.delete_session(building)
+    return made

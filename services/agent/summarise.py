@@ -39,7 +39,7 @@ def from_model(model: Model, view: SourceView, entry: Chapter, chapter: int) -> 
     """What the model chose: from the reading as it stood at the chapter's end; if that is little, from the chapter."""
     bookmark = bookmark_at(view, entry.char[1])
     if view.engine_session and bookmark:
-        with forked(model, view.engine_session, view.engine_session, f"summary-{chapter}", bookmark) as fork:
+        with forked(model, view.engine_session, f"summary-{chapter}", bookmark) as fork:
             spans = located(say(model, fork, summary_turn(), SUMMARY_TOKENS), view, entry)
         yield spans
         if len(spans) >= LEAST:

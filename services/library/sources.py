@@ -123,6 +123,14 @@ def blocks(db: Session, tenant: str, source_id: str, only: Sequence[int] | None 
     return list(db.scalars(query if only is None else query.where(Block.ordinal.in_(only))))
 
 
+def block_rows(db: Session, tenant: str, source_id: str) -> Sequence[Any]:
+    """All blocks in order as plain rows with the names of `Block`: a tenth of the time that objects take."""
+    get(db, tenant, source_id)
+    return db.execute(
+        sa.select(*sa.inspect(Block).columns).where(Block.source_id == source_id).order_by(Block.ordinal)
+    ).all()
+
+
 def text(db: Session, tenant: str, source_id: str, start: int, stop: int | None = None) -> tuple[str, int, int]:
     """`text[start:stop]` and where it really starts and stops; at most LONGEST_TEXT characters."""
     characters = get(db, tenant, source_id).characters or 0

@@ -29,7 +29,7 @@ def load(db: Session, tenant: str, source_id: str) -> SourceView:
 
 
 def _build(db: Session, tenant: str, source: rows.Source) -> SourceView:
-    blocks = [_block(row) for row in sources.blocks(db, tenant, source.id)]
+    blocks = [_block(row) for row in sources.block_rows(db, tenant, source.id)]
     return SourceView(
         id=source.id,
         kind=source.kind,
@@ -43,7 +43,7 @@ def _build(db: Session, tenant: str, source: rows.Source) -> SourceView:
     )
 
 
-def _block(row: rows.Block) -> Block:
+def _block(row: Any) -> Block:
     char, line = (row.char_start, row.char_end), (row.line_start, row.line_end)
     return Block(row.ordinal, row.kind, row.text, char, line, row.page, row.path, row.chapter)
 

@@ -5,6 +5,7 @@ import pytest
 from services import errors
 from services.agent import answer, read_source
 from services.agent.answer import NOT_ANSWERED
+from services.agent.retrieve import index_of
 from tests.agent.twin import Twin, book, quoting
 
 TEXT = """## One
@@ -32,18 +33,40 @@ def test_the_answer_is_the_span_and_its_sentence_in_the_sources_letters():
     (quote,) = found.quotes
     assert quote.text == found.text[slice(*quote.span)] == view.text[slice(*quote.char)]
     assert (quote.match, quote.chapter, quote.line, found.origin) == ("normalised", 0, (3, 3), "read")
-    assert [name for name, _ in events] == ["state.restored", "delta", "citation"]
-    assert events[0][1] == {"ms": 1.5, "tokens": 7, "source": "vault"}
+    assert [name for name, _ in events] == ["draft"] * 3 + ["state.restored", "delta", "citation"]
+    assert dict(events)["state.restored"] == {"ms": 1.5, "tokens": 7, "source": "vault"}
     assert found.usage["calls"] == 1 and found.timing["restore_ms"] == 1.5
 
 
-def test_the_prompt_shows_the_passages_between_the_question_twice():
+def test_the_reading_is_asked_with_the_question_alone():
     model, view = ready(quoting("seventh"))
     answer(model, [view], "ses_1", QUESTION)
-    (session, prompt), _ = model.reads[-2:]
-    assert session == "ses_1.turn" and model.generated == [("ses_1.turn", "<|answer|>")]
-    assert prompt.startswith(f"<|question|>{QUESTION}<|doc|>") and prompt.endswith(f"<|question|>{QUESTION}")
+    assert model.generated == [("ses_1", f"<|question|>{QUESTION}<|answer|>")]
+
+
+def test_the_second_look_shows_the_passages_between_the_question_twice():
+    model, view = ready(quoting("green"))
+    answer(model, [view], "ses_1", QUESTION)
+    _, (session, prompt) = model.generated
+    opening, end = f"<|question|>{QUESTION}<|doc|>", f"<|question|>{QUESTION}<|answer|>"
+    assert session == "" and prompt.startswith(opening) and prompt.endswith(end)
     assert "seventh hook" in prompt
+
+
+def test_what_the_model_says_is_told_piece_by_piece_with_the_look_it_belongs_to():
+    model, view = ready(forgetful)
+    events = []
+    answer(model, [view], "ses_1", QUESTION, lambda *e: events.append(e))
+    drafts = [(d["look"], d["n"], d["text"]) for name, d in events if name == "draft"]
+    first, second = [(1, 0, "“"), (1, 1, " green"), (1, 2, "”")], [(2, 0, "“"), (2, 1, " seventh hook"), (2, 2, "”")]
+    assert drafts == first + second
+
+
+def test_nothing_is_indexed_before_the_model_speaks():
+    model, view = ready(quoting("seventh hook"), TEXT + "\nA text that no other test has indexed.\n")
+    indexed = []
+    answer(model, [view], "ses_1", QUESTION, lambda *event: indexed.append(index_of.cache_info().misses))
+    assert indexed[0] < indexed[-1]
 
 
 def test_the_session_keeps_question_and_answer_in_one_segment_with_a_bookmark():
@@ -75,7 +98,7 @@ def test_none_from_the_reading_and_from_the_passages_is_none():
 
 def forgetful(context):
     """Behind a reading it says something of the text; from the passages alone, the right thing."""
-    words = " seventh hook" if context.startswith("<|question|>") else " green"
+    words = " seventh hook" if context.startswith("<|question|>") else " green"  # a scratch session begins so
     return ["<|quote|>", words, "<|/quote|>", "<|end|>"]
 
 
@@ -102,7 +125,7 @@ def test_a_source_too_large_to_read_is_answered_from_passages_and_says_so():
     model, view = Twin(quoting("seventh hook")), book(TEXT, session=None)
     found = answer(model, [view], "ses_1", QUESTION)
     assert (found.origin, found.digest) == ("retrieved", "") and found.answered
-    assert model.reads[0][1].startswith("<|question|>") and model.sessions == {}
+    assert model.generated[0][0] == "" and model.reads == [] and model.sessions == {}
 
 
 def test_a_session_that_stands_at_a_bookmark_knows_nothing_of_what_comes_after():
@@ -112,7 +135,7 @@ def test_a_session_that_stands_at_a_bookmark_knows_nothing_of_what_comes_after()
     found = answer(model, [early], "ses_early", "What colour was the ledger?")
     assert not found.answered and "green" not in str(found)
     assert model.sessions["ses_early"].segments[0] == model.sessions["src-doc_a"].segments[0]
-    assert "green" not in str(model.reads[2:]) and len(model.sessions["ses_early"].segments) == 2
+    assert "green" not in str(model.generated) and len(model.sessions["ses_early"].segments) == 2
     assert answer(model, [view], "ses_late", "What colour was the ledger?").answered
 
 

@@ -60,9 +60,9 @@ def test_path_and_line_of_the_definition_confirmed_by_the_model():
 def test_the_model_is_shown_the_candidates_code():
     model, view = ready(quoting("def flush_to_disk(rows):"))
     answer(model, [view], "ses_1", QUESTION)
-    _, prompt = model.reads[-2]
+    _, prompt = model.generated[0]
     assert prompt.startswith(f"<|find|>{QUESTION}<|file|>store/disk.py\ndef flush_to_disk(rows):")
-    assert prompt.endswith(f"<|find|>{QUESTION}")
+    assert prompt.endswith(f"<|find|>{QUESTION}<|answer|>")
     kept = f"<|find|>{QUESTION}<|answer|><|quote|>def flush_to_disk(rows):<|/quote|><|end|>"
     assert model.sessions["ses_1"].segments[-1] == kept
 

@@ -104,20 +104,21 @@ class Twin:
         before = "".join(self.named(session_id).segments) if session_id else ""
         if session_id:
             self.named(session_id).made_by = "twin"  # as the engine does with a reading that it took up
-        return self.say(self.script(before + asked + opening))
+        return self.say(self.script(before + asked + opening), restore_ms=1.5 if session_id else 0.0)
 
-    def say(self, pieces: list[str]) -> Iterator[Reply]:
+    def say(self, pieces: list[str], restore_ms: float = 0.0) -> Iterator[Reply]:
         import math
 
         for piece in pieces:
             name = re.fullmatch(r"<\|(.+)\|>", piece)
             yield Reply(text="" if name else piece, special=name[1] if name else "", finish_reason=0,
                         token_ids=[1], logprobs=[math.log(self.probability)])  # fmt: skip
-        yield Reply(text="", special="", finish_reason=1, token_ids=[], logprobs=[], usage=usage_of(len(pieces)))
+        usage = usage_of(len(pieces), restore_ms)
+        yield Reply(text="", special="", finish_reason=1, token_ids=[], logprobs=[], usage=usage)
 
 
-def usage_of(completion: int) -> Reply:
-    times = {"restore_ms": 0.0 if completion else 1.5, "read_ms": 2.0, "decode_ms": 3.0, "first_token_ms": 4.0}
+def usage_of(completion: int, restore_ms: float = 0.0) -> Reply:
+    times = {"restore_ms": restore_ms, "read_ms": 2.0, "decode_ms": 3.0, "first_token_ms": 4.0}
     return Reply(prompt_tokens=10, read_tokens=5, resumed_tokens=7, completion_tokens=completion, **times)
 
 
