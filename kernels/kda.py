@@ -38,6 +38,8 @@ def kda_recurrence(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, sta
 
 def kda_step(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     """One token of the recurrence. q, k, g [...,H,K]; v [...,H,V]; beta [...,H]; state [...,H,K,V] -> (o, state)."""
+    if q.is_cuda and q.dim() == 2 and q.dtype == torch.float32:
+        return _kda_step_fla(q, k, v, g, beta, state)
     state = state * g.exp().unsqueeze(-1)
     error = v - (k.unsqueeze(-2) @ state).squeeze(-2)
     state = state + k.unsqueeze(-1) * (beta.unsqueeze(-1) * error).unsqueeze(-2)
@@ -142,3 +144,14 @@ def _kda_chunk_fla(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, sta
         initial_state=state.unsqueeze(0).contiguous(), output_final_state=True,
     )  # fmt: skip
     return o[0].float(), final[0]
+
+
+def _kda_step_fla(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """The recurrence in one launch, fp32 throughout."""
+    from fla.ops.kda import fused_recurrent_kda
+
+    q, k, v, g, beta = (x.unsqueeze(0).unsqueeze(0) for x in (q, k, v, g, beta))
+    o, final = fused_recurrent_kda(
+        q, k, v, g, beta, scale=1.0, initial_state=state.unsqueeze(0), output_final_state=True
+    )
+    return o[0, 0], final[0]

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kernels import mla_gpu
 from kernels.norm import wide
 
 BLOCK_TOKENS = 2048  # keys looked at together; block edges lie at multiples of it from the start of the sequence
@@ -34,8 +35,12 @@ def mla_absorbed(q: Tensor, pages: Tensor, table: Tensor, length: int, kv_b: Ten
 
     q [T,h,N+r] the last T of ``length`` tokens; pages [P,page,R+r] the pool of one layer; table [n] the pages of this
     sequence in order, the T newest rows already written; kv_b [h,N+V,R] -> [T,h,V]. Blocks of BLOCK_TOKENS keys with a
-    running softmax in fp32: memory does not grow with the length, and the result depends on (T, length) only.
+    running softmax in fp32: memory does not grow with the length, and the result depends on (T, length) only. On a GPU
+    see mla_gpu.py.
     """
+    if q.is_cuda:
+        form = mla_gpu.absorbed if q.shape[0] <= mla_gpu.FEW else mla_gpu.expanded
+        return form(q, pages, table, length, kv_b, value_dim)
     tokens, heads, width = q.shape
     rank, page = kv_b.shape[2], pages.shape[1]
     nope = kv_b.shape[1] - value_dim

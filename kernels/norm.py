@@ -1,6 +1,7 @@
 """The three normalisations. Statistics are always taken in fp32 (or fp64 when the input is fp64)."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from kernels.pointwise import sigmoid
@@ -16,6 +17,8 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
     Source: Zhang and Sennrich 2019; multiplied by the weight before the cast, as vLLM does (model-spec §2.1).
     """
+    if x.is_cuda:
+        return F.rms_norm(x, weight.shape, weight.to(x.dtype), eps)  # one pass, the same order of operations
     x32 = wide(x)
     scale = torch.rsqrt(x32.square().mean(-1, keepdim=True).add_(eps))
     return (x32 * scale * wide(weight)).to(x.dtype)
@@ -31,5 +34,8 @@ def gated_rms_norm(o: Tensor, gate: Tensor, weight: Tensor, eps: float) -> Tenso
 
 def l2_norm(x: Tensor, eps: float = 1e-6) -> Tensor:
     """``x / sqrt(Σ x² + eps)`` over the last axis, in fp32 (model-spec §2.2, 3: the eps stands inside the root)."""
+    if x.is_cuda:
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide(x).dtype)
+        return x * torch.rsqrt(length.square_().add_(eps))
     x32 = wide(x)
     return x32 * torch.rsqrt(x32.square().sum(-1, keepdim=True).add_(eps))
