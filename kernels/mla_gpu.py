@@ -51,7 +51,7 @@ def _matmul(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _hide(scores: Tensor, first: int) -> None:
-    """Hides from query t, which is key ``first + t`` itself, all later keys; what lies behind the last is among them."""
+    """Hides from query t, which is key ``first + t``, all later keys; what lies behind the last is among them."""
     rows, keys = scores.shape[1:]
     key, row = torch.arange(keys, device=scores.device), torch.arange(rows, device=scores.device)[:, None]
     scores.masked_fill_(key > first + row, float("-inf"))
