@@ -86,6 +86,20 @@ def test_nothing_starts_without_passwords(stack: Stack) -> None:
     assert "make compose-env" in done.stderr
 
 
+def test_nothing_starts_without_the_vaults_key(stack: Stack, tmp_path: Path) -> None:
+    lines = Path(os.environ["SHIORI_COMPOSE_ENV"]).read_text().splitlines(keepends=True)
+    (tmp_path / "env").write_text("".join(line for line in lines if "VAULT_KEY" not in line))
+    done = subprocess.run(
+        [*shlex.split(os.environ["SHIORI_COMPOSE"]), "--env-file", str(tmp_path / "env"), "config"],
+        cwd=ROOT,
+        env={k: v for k, v in stack.env.items() if "VAULT_KEY" not in k},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode != 0
+    assert "SHIORI_VAULT_KEY" in done.stderr and "make compose-env" in done.stderr
+
+
 def test_everything_is_ready_and_the_page_is_served(stack: Stack) -> None:
     ready = stack.rest.http.get("/readyz")
     assert ready.status_code == 200, ready.text
@@ -127,3 +141,34 @@ def test_a_stack_that_was_down_answers_from_the_saved_reading(stack: Stack, book
     stack("up", "--detach", "--wait", "--no-build", "--wait-timeout", str(UP_SECONDS))
     after = stack.rest.ask(stack.rest.session(book), question)
     assert after["usage"]["resumed_tokens"] >= book["tokens"] > after["usage"]["read_tokens"]
+
+
+# ---- the vault -------------------------------------------------------------------------------------------------------
+
+
+def test_redis_knows_its_limit_and_evicts_nothing(stack: Stack) -> None:
+    ask = 'REDISCLI_AUTH="$REDIS_PASSWORD" redis-cli --raw config get "maxmemory*"'
+    told = stack("exec", "-T", "redis", "sh", "-c", ask).split()
+    assert told[told.index("maxmemory-policy") + 1] == "noeviction"
+    assert int(told[told.index("maxmemory") + 1]) > 0
+
+
+def test_metrics_are_told_inside_the_network_only(stack: Stack, book: Json) -> None:
+    scrape = "import urllib.request as u; print(u.urlopen('http://inference:9464/metrics', timeout=5).read().decode())"
+    told = stack("exec", "-T", "gateway", "python", "-c", scrape)
+    assert "shiori_vault_saved_bytes_total" in told
+    assert docker("port", stack.container("inference")) == ""
+
+
+def test_a_redis_that_lost_everything_costs_no_reading(stack: Stack, book: Json) -> None:
+    """The cold tier, the master key and the database are the backup."""
+    question = sample_questions()[0]
+    before = stack.rest.ask(stack.rest.session(book), question)
+    assert "to the cold tier" in stack("exec", "-T", "inference", "shiori", "vault", "tier-down")
+    stack("down", "--timeout", "20")
+    docker("volume", "rm", "shiori-test_vault")
+    stack("up", "--detach", "--wait", "--no-build", "--wait-timeout", str(UP_SECONDS))
+    assert "sessions recovered" in stack("exec", "-T", "inference", "shiori", "vault", "recover")
+    after = stack.rest.ask(stack.rest.session(book), question)
+    assert after["usage"]["resumed_tokens"] >= book["tokens"] > after["usage"]["read_tokens"]
+    assert (after["answer"], after["quotes"]) == (before["answer"], before["quotes"])

@@ -1,0 +1,3 @@
+#!/bin/sh
+# `docker compose exec inference shiori vault show`
+exec python -m services.cli "$@"
