@@ -2,10 +2,14 @@
 
 from engine.cache import BooksError, EngineFull
 from engine.config import ConfigError, EngineConfig, ModelConfig
-from engine.engine import Engine, EngineInfo, Exported, SequenceBusy, Snapshot, SnapshotMismatch, UnknownSequence
+from engine.engine import Engine
+from engine.info import EngineInfo
 from engine.provenance import ProvenanceError, Tag
 from engine.request import Done, Event, Progress, Token
+from engine.restore import SnapshotMismatch
 from engine.sampler import SamplingParams
+from engine.sequences import SequenceBusy, UnknownSequence
+from engine.state import Exported, Snapshot
 from engine.weights import CheckpointError, check_inventory, load_model
 
 __all__ = [

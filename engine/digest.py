@@ -17,10 +17,16 @@ def advance(digest: bytes, ids: Sequence[int]) -> bytes:
     return blake2b(digest + words.tobytes(), digest_size=32).digest()
 
 
+def feed(digest: bytes, ids: Sequence[int], grid: int) -> bytes:
+    """The digest after one piece of a segment that starts on the grid: a link per chunk."""
+    for start in range(0, len(ids), grid):
+        digest = advance(digest, ids[start : start + grid])
+    return digest
+
+
 def of_segments(segments: Sequence[Sequence[int]], grid: int) -> bytes:
     """The digest of a reading of ``segments``, computed without a model."""
     digest = START
     for ids in segments:
-        for start in range(0, len(ids), grid):
-            digest = advance(digest, ids[start : start + grid])
+        digest = feed(digest, ids, grid)
     return digest

@@ -5,6 +5,7 @@ forward runs a packed batch: the rows of several sequences one after another, ea
 works row by row runs on all rows at once; what looks back (convolution, recurrence, attention) runs piece by piece.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,8 @@ from torch import Tensor
 
 from engine.config import ModelConfig
 from engine.pools import Pools
+from engine.provenance import Tag
+from engine.rows import LatentPages, StateRows
 from kernels import (
     Weight,
     gated_rms_norm,
@@ -33,12 +36,18 @@ from kernels import (
 
 @dataclass(frozen=True)
 class Piece:
-    """The rows of one sequence in a batch, and where its state lives."""
+    """The rows of one sequence in a batch, where its state lives, and what that state says before and after."""
 
     rows: slice
     slot: int  # KDA and convolution state
-    pages: Tensor  # [n] page numbers, in order, that cover position + rows
-    position: int  # tokens read before these rows
+    table: Sequence[int]  # page numbers, in order, that cover before.position + rows
+    pages: Tensor  # [n] the same on the device
+    before: Tag  # tokens read before these rows
+    after: Tag
+
+    @property
+    def position(self) -> int:
+        return self.before.position
 
 
 @dataclass(frozen=True)
@@ -63,20 +72,21 @@ class Kda:
     o_norm: Tensor  # [K]
     o_proj: Weight  # [D, C]
 
-    def forward(self, u: Tensor, pieces: tuple[Piece, ...], states: Tensor, tails: Tensor) -> Tensor:
-        """u [T,D] -> [T,D]. states [slots,H,K,K] fp32 and tails [slots,W-1,3C] of this layer are advanced in place."""
+    def forward(self, u: Tensor, pieces: tuple[Piece, ...], states: StateRows) -> Tensor:
+        """u [T,D] -> [T,D]. The pieces' rows of ``states`` are advanced in place, and their tags with them."""
         C, K, H = self.heads * self.head_dim, self.head_dim, self.heads
         raw, f, z, b, _ = self.inward(u).tensor_split([3 * C, 3 * C + K, 3 * C + 2 * K, 3 * C + 2 * K + H], -1)
         g = kda_gate(self.f_b(f), self.A_log, self.dt_bias)
         beta = sigmoid(b.float())
-        o = u.new_zeros(u.shape[0], H, K, dtype=states.dtype)
+        o = u.new_zeros(u.shape[0], H, K, dtype=states.kda.dtype)
         for piece in pieces:
             rows = piece.rows
-            mixed, tail = short_conv(raw[rows], self.conv, tails[piece.slot])
+            state, tail = states.get(piece.slot, piece.before)
+            mixed, tail = short_conv(raw[rows], self.conv, tail)
             qk = l2_norm(mixed[:, : 2 * C].view(-1, 2, H, K))
             v = mixed[:, 2 * C :].view(-1, H, K).float()
-            o[rows], state = _kda(qk[:, 0] * K**-0.5, qk[:, 1], v, g[rows], beta[rows], states[piece.slot])
-            states[piece.slot], tails[piece.slot] = state, tail
+            o[rows], state = _kda(qk[:, 0] * K**-0.5, qk[:, 1], v, g[rows], beta[rows], state)
+            states.put(piece.slot, state, tail, Tag(piece.position + v.shape[0], piece.after.digest))
         gate = self.g_b(z).view(-1, H, K)
         return self.o_proj(gated_rms_norm(o, gate, self.o_norm, self.eps).view(-1, C))
 
@@ -102,8 +112,9 @@ class Mla:
     kv_b: Tensor  # [h, N+V, R]
     o_proj: Weight  # [D, h·V]
 
-    def forward(self, u: Tensor, pieces: tuple[Piece, ...], pages: Tensor) -> Tensor:
-        """u [T,D] -> [T,D]. The rows' latents are written into pages [P,page,R+r] of this layer, then read."""
+    def forward(self, u: Tensor, pieces: tuple[Piece, ...], latents: LatentPages) -> Tensor:
+        """u [T,D] -> [T,D]. The rows' latents are written into the pieces' pages, and their tags; then read."""
+        pages = latents.pages
         width = pages.shape[-1]
         q, latent = self.inward(u).tensor_split([-width], -1)
         q = q.reshape(u.shape[0], self.heads, -1)
@@ -111,16 +122,9 @@ class Mla:
         o = u.new_zeros(u.shape[0], self.heads, self.value_dim)
         for piece in pieces:
             rows, count = piece.rows, piece.rows.stop - piece.rows.start
-            write_latents(pages, piece.pages, piece.position, latent[rows])
+            latents.put(piece.table, piece.pages, latent[rows], piece.before, piece.after.digest)
             o[rows] = mla_absorbed(q[rows], pages, piece.pages, piece.position + count, self.kv_b, self.value_dim)
         return self.o_proj(o.view(u.shape[0], -1))
-
-
-def write_latents(pages: Tensor, table: Tensor, position: int, latent: Tensor) -> None:
-    """Puts latent [T,R+r] at position.. of the sequence whose pages are ``table``."""
-    at = torch.arange(position, position + latent.shape[0], device=pages.device)
-    size = pages.shape[1]
-    pages[table[at // size], at % size] = latent
 
 
 @dataclass(frozen=True)
@@ -197,10 +201,10 @@ class KimiLinear:
         for layer in self.layers:
             u = rms_norm(x, layer.mixer_norm, eps)
             if isinstance(layer.mixer, Kda):
-                x = x + layer.mixer.forward(u, batch.pieces, pools.kda[kda], pools.conv[kda])
+                x = x + layer.mixer.forward(u, batch.pieces, pools.states[kda])
                 kda += 1
             else:
-                x = x + layer.mixer.forward(u, batch.pieces, pools.latents[mla])
+                x = x + layer.mixer.forward(u, batch.pieces, pools.pages[mla])
                 mla += 1
             x = x + layer.ffn.forward(rms_norm(x, layer.ffn_norm, eps))
         return x

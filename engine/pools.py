@@ -1,54 +1,126 @@
-"""The memory itself: latent pages, recurrent states and convolution tails of all live sequences."""
+"""The memory itself: latent pages, recurrent states and convolution tails of all live sequences, with tags and seals.
 
-from dataclasses import dataclass
+Numbers, tag and seal of a row move together, and only here and in rows.py.
+"""
+
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
 from engine.config import EngineConfig, ModelConfig
+from engine.provenance import BLANK, Tag
+from engine.rows import LatentPages, StateRows
+from engine.seals import Seals
 
 
-@dataclass(frozen=True)
 class Pools:
     kda: Tensor  # [Lk, slots, H, K, V] fp32
     conv: Tensor  # [Lk, slots, W-1, 3C]
     latents: Tensor  # [Lm, pages, page_tokens, R+r]
+    states: tuple[StateRows, ...]  # [Lk] the same, layer by layer
+    pages: tuple[LatentPages, ...]  # [Lm]
 
-    @classmethod
-    def allocate(cls, model: ModelConfig, engine: EngineConfig, device: torch.device, dtype: torch.dtype) -> "Pools":
+    def __init__(self, model: ModelConfig, engine: EngineConfig, device: torch.device, dtype: torch.dtype) -> None:
         H, K, layers, slots = model.kda_heads, model.kda_head_dim, len(model.kda_layers), engine.max_slots
         tail = (layers, slots, model.conv_width - 1, 3 * model.kda_width)
         pages = (len(model.mla_layers), engine.pages, engine.page_tokens, model.latent_width)
-        return cls(
-            kda=torch.empty(layers, slots, H, K, K, device=device, dtype=torch.float32),
-            conv=torch.empty(tail, device=device, dtype=dtype),
-            latents=torch.empty(pages, device=device, dtype=dtype),
+        self.kda = torch.empty(layers, slots, H, K, K, device=device, dtype=torch.float32)
+        self.conv = torch.empty(tail, device=device, dtype=dtype)
+        self.latents = torch.empty(pages, device=device, dtype=dtype)
+        self.states = tuple(
+            StateRows(f"KDA layer {number}", self.kda[i], self.conv[i], [BLANK] * slots)
+            for i, number in enumerate(model.kda_layers)
         )
+        self.pages = tuple(
+            LatentPages(f"MLA layer {number}", self.latents[i], [BLANK] * engine.pages)
+            for i, number in enumerate(model.mla_layers)
+        )
+        self._seals = {"kda": Seals(self.kda), "conv": Seals(self.conv)}
+        self._page_seals = Seals(self.latents)
+
+    @property
+    def page_tokens(self) -> int:
+        return self.latents.shape[2]
+
+    # slots
 
     def zero_slot(self, slot: int) -> None:
         """A slot is zeroed when it is given out: whatever its last owner left (a NaN, say) ends here."""
-        self.kda[:, slot] = 0
-        self.conv[:, slot] = 0
+        self.put_slot(slot, torch.zeros_like(self.kda[:, slot]), torch.zeros_like(self.conv[:, slot]), BLANK)
+
+    def put_slot(self, slot: int, kda: Tensor, conv: Tensor, tag: Tag) -> None:
+        """kda [Lk,H,K,V] and conv [Lk,W-1,3C], from this device or the host."""
+        self.kda[:, slot].copy_(kda, non_blocking=True)
+        self.conv[:, slot].copy_(conv, non_blocking=True)
+        for rows in self.states:
+            rows.tags[slot] = tag
+        self.seal(slot, [])
 
     def copy_slot(self, source: int, target: int) -> None:
         self.kda[:, target] = self.kda[:, source]
         self.conv[:, target] = self.conv[:, source]
+        for rows in self.states:
+            rows.tags[target] = rows.tags[source]
+        for seals in self._seals.values():
+            seals.move(source, target)
+
+    # pages
 
     def copy_page(self, source: int, target: int) -> None:
         self.latents[:, target] = self.latents[:, source]
+        for rows in self.pages:
+            rows.tags[target] = rows.tags[source]
+        self._page_seals.move(source, target)
 
-    def gather(self, pages: list[int], start: int, stop: int) -> Tensor:
-        """The latents of positions start..stop of the sequence that owns ``pages``: [Lm, stop-start, R+r], a copy."""
-        size = self.latents.shape[2]
-        first, last = start // size, -(-stop // size)
-        rows = self.latents[:, pages[first:last]].flatten(1, 2)
-        return rows[:, start - first * size : stop - first * size].clone()
+    def put_latents(self, table: list[int], first: int, latents: Tensor) -> None:
+        """Writes latents [Lm, n, R+r] at positions first.. of the sequence that owns the pages ``table``.
 
-    def scatter(self, pages: list[int], first: int, latents: Tensor) -> None:
-        """Writes latents [Lm, n, R+r] at positions first.. of the sequence that owns ``pages``, page by page."""
-        size, done = self.latents.shape[2], 0
+        One contiguous copy per page and layer: from pinned memory none of them waits for the device. Tags and seals
+        follow by ``tag_pages``.
+        """
+        size, done = self.page_tokens, 0
         while done < latents.shape[1]:
-            at = (first + done) % size
-            rows = latents[:, done : done + size - at]
-            self.latents[:, pages[(first + done) // size], at : at + rows.shape[1]] = rows.to(self.latents)
-            done += rows.shape[1]
+            page, at = table[(first + done) // size], (first + done) % size
+            count = min(size - at, latents.shape[1] - done)
+            for pool, source in zip(self.latents, latents, strict=True):
+                pool[page, at : at + count].copy_(source[done : done + count], non_blocking=True)
+            done += count
+
+    def tag_pages(self, table: list[int], tags: Iterable[tuple[int, Tag]]) -> None:
+        """Tags and seals pages whose latents have been put; (i, tag): the i-th page of ``table``."""
+        for i, tag in tags:
+            for rows in self.pages:
+                rows.tags[table[i]] = tag
+        self._page_seals.put(table)
+
+    def gather(self, table: list[int], start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """Positions start..stop of the sequence that owns ``table``: latents [Lm, stop-start, R+r], a copy on the
+        device, and [Lm, pages] bool: which of the pages that they lie in are not as sealed."""
+        size = self.page_tokens
+        first = start // size
+        pages = table[first : -(-stop // size)]
+        copy = self.latents[:, pages]
+        rows = copy.flatten(1, 2)[:, start - first * size : stop - first * size]
+        return rows.contiguous(), self._page_seals.broken(copy, pages)
+
+    # seals
+
+    def seal(self, slot: int, pages: Iterable[int]) -> None:
+        """Seals what a forward has written."""
+        for seals in self._seals.values():
+            seals.put(slot)
+        for page in pages:
+            self._page_seals.put(page)
+
+    def intact(self, slot: int, page: int | None) -> Tensor:
+        """[] bool on the device: whether a slot, and the page that is being filled, are what was sealed."""
+        intact = self._seals["kda"].intact(slot) & self._seals["conv"].intact(slot)
+        return intact if page is None else intact & self._page_seals.intact(page)
+
+    def copy_state(self, slot: int) -> tuple[dict[str, Tensor], Tensor]:
+        """A slot's numbers, copies on the device, and [Lk] bool: in which layers they are not as sealed."""
+        pools = {"kda": self.kda, "conv": self.conv}
+        copies = {name: pool[:, [slot]] for name, pool in pools.items()}
+        broken = [self._seals[name].broken(copy, [slot]) for name, copy in copies.items()]
+        return {name: copy[:, 0] for name, copy in copies.items()}, (broken[0] | broken[1])[:, 0]

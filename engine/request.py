@@ -1,35 +1,11 @@
 """What the engine is asked to do with one sequence, and what it reports back."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
-from torch import Tensor
-
-from engine.digest import START
 from engine.sampler import SamplingParams
 
 Reason = Literal["read", "stop", "length", "aborted", "error"]
-
-
-@dataclass
-class Sequence:
-    """A live sequence: position, digest, state slot and pages move together or not at all."""
-
-    id: int
-    slot: int
-    pages: list[int] = field(default_factory=list)
-    position: int = 0
-    digest: bytes = START
-    logits: Tensor | None = None  # [vocab] after the last token; None in the middle of a segment and after a restore
-    restoring: "Restoring | None" = None  # until finish_restore
-
-
-@dataclass
-class Restoring:
-    """A reading of ``position`` tokens that is being put into memory."""
-
-    position: int
-    put: Tensor  # [position] bool
 
 
 @dataclass

@@ -248,7 +248,7 @@ def test_not_a_number_ends_one_request_and_nobody_elses(deterministic):
     engine = engine_of(MODEL, deterministic=deterministic)
     sick, well = engine.open(), engine.open()
     read(engine, sick, some_ids(20))
-    engine.pools.kda[:, engine._get(sick).slot] = float("nan")
+    engine.pools.kda[:, engine._sequences[sick].slot] = float("nan")
     bad, good = engine.read(sick, some_ids(70)), engine.read(well, some_ids(70))
     done = {event.request: event for event in run(engine) if isinstance(event, Done)}
     assert done[bad].reason == "error" and "not a number" in done[bad].error

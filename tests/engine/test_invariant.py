@@ -98,7 +98,7 @@ class Program:
         """An answer is decoded on a fork, which is thrown away, and read back as a segment."""
         self.finish(reader)
         engine = reader.engine
-        if engine.describe().slots_free and engine._get(reader.sequence).logits is not None:
+        if engine.describe().slots_free and engine._sequences[reader.sequence].logits is not None:
             fork = engine.fork(reader.sequence)
             engine.generate(fork, SamplingParams(temperature=1.0, seed=tokens, max_tokens=tokens))
             answer = [event.id for event in run(engine) if hasattr(event, "logprob")]

@@ -27,7 +27,7 @@ def test_logits_are_those_of_the_formulas(fields, tokens):
     expected = reference.logits(config, tensors, ids)
     sequence = engine.open()
     scored = [event.logprob for event in read(engine, sequence, ids, score=True) if hasattr(event, "logprob")]
-    assert_near(engine._get(sequence).logits, expected[-1], 1e-5)
+    assert_near(engine._sequences[sequence].logits, expected[-1], 1e-5)
     logprobs = torch.log_softmax(expected, -1)
     assert scored == pytest.approx([float(logprobs[t, ids[t + 1]]) for t in range(tokens - 1)], abs=1e-4)
 

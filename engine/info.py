@@ -1,0 +1,52 @@
+"""What an engine says of itself."""
+
+from dataclasses import dataclass
+
+import torch
+
+from engine.cache import Cache
+from engine.config import EngineConfig
+from engine.model import KimiLinear
+from engine.pools import Pools
+from kernels import REVISION
+
+
+@dataclass(frozen=True)
+class EngineInfo:
+    slots_total: int
+    slots_free: int
+    pages_total: int
+    pages_free: int
+    page_tokens: int
+    page_bytes: int  # latents of one page over all MLA layers
+    snapshot_bytes: int
+    device: str
+    contract: dict[str, str]  # what, besides the weights and the tokens, decides the bits of a reading
+
+
+def describe(model: KimiLinear, config: EngineConfig, pools: Pools, cache: Cache) -> EngineInfo:
+    return EngineInfo(
+        slots_total=config.max_slots,
+        slots_free=cache.free_slots,
+        pages_total=config.pages,
+        pages_free=cache.free_pages,
+        page_tokens=config.page_tokens,
+        page_bytes=pools.latents[:, 0].nbytes,
+        snapshot_bytes=pools.kda[:, 0].nbytes + pools.conv[:, 0].nbytes,
+        device=str(model.device),
+        contract=_contract(model, config),
+    )
+
+
+def _contract(model: KimiLinear, config: EngineConfig) -> dict[str, str]:
+    cuda = model.device.type == "cuda"
+    threads = "any" if cuda or model.config.any_threads else str(torch.get_num_threads())
+    return {
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "grid": str(config.grid),
+        "kernels": REVISION,
+        "torch": torch.__version__,
+        "hardware": torch.cuda.get_device_name() if cuda else torch.backends.cpu.get_cpu_capability(),
+        "threads": threads,
+        "deterministic": str(config.deterministic).lower(),
+    }

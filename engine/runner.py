@@ -1,0 +1,190 @@
+"""The loop: what one step does for the requests that are running, and how a request ends."""
+
+from itertools import count
+
+from torch import Tensor
+
+from engine.batch import Work, pack
+from engine.config import EngineConfig
+from engine.model import KimiLinear, Piece
+from engine.pools import Pools
+from engine.provenance import page_tags
+from engine.request import Done, Event, Generate, Progress, Read, Reason, Request, Token
+from engine.sampler import SamplingParams, logprob, sample
+from engine.scheduler import Scheduler
+from engine.sequences import Sequence, Sequences
+
+
+class Runner:
+    """At most one request a sequence; whoever starts one has reserved its pages."""
+
+    def __init__(self, model: KimiLinear, config: EngineConfig, pools: Pools, sequences: Sequences) -> None:
+        self._model, self._config, self._pools, self._sequences = model, config, pools, sequences
+        self._scheduler = Scheduler(config.grid, config.prefill_tokens_per_step, config.deterministic)
+        self._requests: dict[int, Request] = {}
+        self._by_sequence: dict[int, Request] = {}
+        self._numbers = count(1)
+        self._events: list[Event] = []
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._requests or self._events)
+
+    @property
+    def running(self) -> set[int]:
+        """The sequences that have a request."""
+        return set(self._by_sequence)
+
+    def request_of(self, sequence: Sequence) -> Request | None:
+        return self._by_sequence.get(sequence.id)
+
+    def read(self, sequence: Sequence, ids: list[int], score: bool) -> int:
+        return self._start(Read(next(self._numbers), sequence.id, ids, score))
+
+    def generate(self, sequence: Sequence, params: SamplingParams, forced: list[int]) -> int:
+        return self._start(Generate(next(self._numbers), sequence.id, params, forced))
+
+    def abort(self, request: int) -> None:
+        if request in self._requests:
+            self._finish(self._requests[request], "aborted")
+
+    def abort_of(self, sequence: Sequence) -> None:
+        if request := self.request_of(sequence):
+            self.abort(request.id)
+
+    def step(self) -> list[Event]:
+        plan = self._scheduler.plan()
+        decoded = [(request, self._decode(request)) for request in plan.decodes]
+        decodes = [self._work(request, [token]) for request, token in decoded if token is not None]
+        for works in self._forwards(decodes, plan.chunks):
+            self._forward(works)
+        events, self._events = self._events, []
+        return events
+
+    def _start(self, request: Request) -> int:
+        self._requests[request.id] = self._by_sequence[request.sequence] = request
+        self._scheduler.add(request)
+        return request.id
+
+    def _work(self, request: Request, ids: list[int]) -> Work:
+        return Work(request, self._sequences[request.sequence], ids)
+
+    # a token
+
+    def _decode(self, request: Generate) -> int | None:
+        """The next token of a request; None when it was its last, which is not fed."""
+        sequence = self._sequences[request.sequence]
+        logits = sequence.logits
+        assert logits is not None, f"sequence {sequence.id} decodes without logits"
+        forced = request.count < len(request.forced)
+        token = request.forced[request.count] if forced else sample(logits, request.params, sequence.position)
+        request.count += 1
+        self._report(request, logits, token)
+        if token in request.params.stop_ids and not forced:
+            self._finish(request, "stop")
+        elif request.count == request.params.max_tokens:
+            self._finish(request, "length")
+        else:
+            return token
+        return None
+
+    def _report(self, request: Request, logits: Tensor, token: int) -> None:
+        likeliest = int(logits.argmax()) == token
+        self._events.append(Token(request.id, token, logprob(logits, token), likeliest))
+
+    # a forward
+
+    def _forwards(self, decodes: list[Work], chunks: list[tuple[Read, int]]) -> list[list[Work]]:
+        """One work a forward when deterministic; else all in one, a reader's chunks joined."""
+        cursor = {read.id: read.done for read, _ in chunks}
+        works = []
+        for read, tokens in chunks if self._config.deterministic else _joined(chunks):
+            works.append(self._work(read, read.ids[cursor[read.id] : cursor[read.id] + tokens]))
+            cursor[read.id] += tokens
+        if self._config.deterministic:
+            return [[work] for work in decodes + works]
+        return [decodes + works] if decodes or works else []
+
+    def _forward(self, works: list[Work]) -> None:
+        works = [work for work in works if work.request.id in self._requests]  # one may have failed in this step
+        if not works:
+            return
+        config = self._config
+        batch = pack(works, config.grid, config.page_tokens, config.deterministic, self._model.device)
+        intact = [self._intact(work.sequence) for work in works]
+        try:
+            hidden = self._model.forward(batch, self._pools)
+        except Exception as error:  # half a forward has advanced some layers and not others
+            for work in works:
+                self._fail(work.request, f"{type(error).__name__}: {error}")
+            return
+        for work, piece, before in zip(works, batch.pieces, intact, strict=True):
+            self._book(work.sequence, piece)
+            self._advance(work, hidden[piece.rows], before)
+
+    def _intact(self, s: Sequence) -> Tensor:
+        """[] bool, on the device and not waited for: whether what a forward starts from bears its seals."""
+        filling = s.position % self._config.page_tokens > 0
+        return self._pools.intact(s.slot, s.pages[len(s.book) - 1] if filling else None)
+
+    def _book(self, s: Sequence, piece: Piece) -> None:
+        """Books what a forward did to a sequence's state, and seals it."""
+        written = page_tags(piece.position, piece.after, self._config.page_tokens)
+        self._pools.seal(s.slot, [piece.table[i] for i, _ in written])
+        s.advance(piece.after, self._config.page_tokens)
+
+    def _advance(self, work: Work, hidden: Tensor, intact: Tensor) -> None:
+        """Logits and events of what was fed; the one place where the host waits for the device."""
+        request, s = work.request, work.sequence
+        if isinstance(request, Read):
+            request.done += len(work.ids)
+            if request.score:
+                self._score(request, len(work.ids), hidden)
+        last = isinstance(request, Generate) or request.done == len(request.ids)
+        s.logits = self._model.logits(hidden[-1:])[0] if last else None
+        finite = (hidden.sum() if s.logits is None else s.logits.sum() + hidden.sum()).isfinite()
+        if not bool(finite & intact):
+            self._fail(request, _why(bool(finite), s))
+        elif isinstance(request, Read):
+            self._events.append(Progress(request.id, request.done, len(request.ids)))
+            if last:
+                self._finish(request, "read")
+
+    def _score(self, request: Read, fed: int, hidden: Tensor) -> None:
+        """Reports the ids that follow the rows just fed, as far as the segment goes."""
+        following = request.ids[request.done - fed + 1 : request.done + 1]
+        if following:
+            for logits, token in zip(self._model.logits(hidden[: len(following)]), following, strict=True):
+                self._report(request, logits, token)
+
+    # ends
+
+    def _fail(self, request: Request, error: str) -> None:
+        """Ends a request whose sequence cannot be trusted any more, and the sequence with it."""
+        s = self._sequences[request.sequence]
+        self._finish(request, "error", error)
+        self._sequences.close(s)
+
+    def _finish(self, request: Request, reason: Reason, error: str | None = None) -> None:
+        s = self._sequences[request.sequence]
+        self._scheduler.remove(request)
+        del self._requests[request.id], self._by_sequence[s.id]
+        self._sequences.trim(s)
+        self._events.append(Done(request.id, reason, s.position, s.digest, error))
+
+
+def _why(finite: bool, s: Sequence) -> str:
+    if not finite:
+        return f"not a number at position {s.position}"
+    return (
+        f"ProvenanceError: before position {s.position}, slot {s.slot} or its last page was not what had been written"
+    )
+
+
+def _joined(chunks: list[tuple[Read, int]]) -> list[tuple[Read, int]]:
+    """The chunks of each reading added up, in the order of first appearance."""
+    totals: dict[int, int] = {}
+    reads = {read.id: read for read, _ in chunks}
+    for read, tokens in chunks:
+        totals[read.id] = totals.get(read.id, 0) + tokens
+    return [(reads[number], tokens) for number, tokens in totals.items()]
