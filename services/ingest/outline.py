@@ -87,16 +87,13 @@ def ends_of(headings: list[Heading], size: int) -> list[int]:
 
 
 def part_spans(text: str, longest: int = PART_CHARS) -> list[Span]:
-    """Even parts of bounded size, cut at the paragraph end nearest behind the even place."""
-    spans, at, size = [], 0, len(text)
-    parts = -(-size // longest)
-    for n in range(1, parts):
-        stop = paragraph_end(text, max(at + 1, size * n // parts))
+    """Parts of this size, cut at the next paragraph end; a text that grows keeps them, but for the last."""
+    spans, at = [], 0
+    while len(text) - at > longest + longest // 4:
+        stop = paragraph_end(text, at + longest)
         spans.append((at, stop))
         at = stop
-        if at >= size:
-            return spans
-    return [*spans, (at, size)]
+    return [*spans, (at, len(text))]
 
 
 def paragraph_end(text: str, near: int, reach: int = PART_CHARS // 4) -> int:

@@ -1,4 +1,4 @@
-"""`parse_repository`: zip, tar, tar.gz or a folder to one text, its files in path order, with blocks and symbols."""
+"""`parse_repository`: zip, tar, tar.gz or a folder to one text, its files as order.py says, with blocks and symbols."""
 
 import hashlib
 from collections import Counter
@@ -11,10 +11,11 @@ from services.ingest.decode import decode, normalise
 from services.ingest.draft import Lines
 from services.ingest.languages import language_of
 from services.ingest.members import Budget
+from services.ingest.order import arranged
 from services.ingest.plain import stem
 from services.ingest.select import Ignores, reason_by_path, reason_by_text
 from services.ingest.symbols import symbols_of
-from services.ingest.types import LIMITS, Block, Chapter, File, IngestError, Limits, Parsed, Symbol
+from services.ingest.types import LIMITS, Block, Chapter, File, IngestError, Known, Limits, Parsed, Symbol
 
 
 @dataclass
@@ -25,7 +26,10 @@ class Files:
     left_out: Counter[str] = field(default_factory=Counter)
 
 
-def parse_repository(path: Path, filename: str, limits: Limits = LIMITS) -> Parsed:
+NOTHING_KNOWN = Known()
+
+
+def parse_repository(path: Path, filename: str, limits: Limits = LIMITS, known: Known = NOTHING_KNOWN) -> Parsed:
     budget = Budget(filename, limits)
     source = open_source(Path(path), filename, budget)
     members = list(bounded(source, limits, filename))
@@ -36,6 +40,8 @@ def parse_repository(path: Path, filename: str, limits: Limits = LIMITS) -> Pars
     if size > limits.text_bytes:
         message = f"{filename} holds {size >> 20} MiB of text; the limit is {limits.text_bytes >> 20} MiB."
         raise IngestError("too_large", f"{message} Upload a part of the repository.")
+    in_order = arranged({path: sha256 for path, (_, sha256) in files.texts.items()}, known)
+    files.texts = {path: files.texts[path] for path in in_order}
     return assemble(title_of(members, filename), files, source.revision)
 
 

@@ -1,8 +1,13 @@
-"""The list of what is read one after another: chapters of a document, files of a repository, none too long."""
+"""The list of what is read one after another: chapters of a document, files of a repository, none too long.
+
+Text that is added at the end leaves the segments before the last one as they were: a reading of the longer text goes on
+from a reading of the shorter one. So no cut may depend on what comes long after it.
+"""
 
 from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import replace
-from itertools import accumulate, pairwise
+from itertools import accumulate
 
 from services.ingest.outline import FRONT_CHARS, HOLDS_CHAPTERS
 from services.ingest.types import Block, Chapter, Parsed
@@ -12,7 +17,7 @@ CHARS_PER_WORD = 8  # a floor for text without spaces
 
 
 def segments(parsed: Parsed, longest: int = LONGEST_WORDS) -> list[Chapter]:
-    """Level-1 chapters that tile the text; parts and long ones opened into what they hold, the rest split evenly."""
+    """Level-1 chapters that tile the text; parts and long ones opened into what they hold, what is still long split."""
     chapters = opened(parsed.outline, parsed.blocks, longest)
     starts = [b.char[0] for b in parsed.blocks]
     out: list[Chapter] = []
@@ -37,11 +42,31 @@ def opened(outline: list[Chapter], blocks: list[Block], longest: int) -> list[Ch
     def take(entries: list[Chapter], level: int) -> list[Chapter]:
         out: list[Chapter] = []
         for chapter, inner in groups(entries, level):
-            wide = words(chapter) > longest or HOLDS_CHAPTERS.match(chapter.title)
-            out += joined(chapter, take(inner, level + 1)) if inner and wide else [replace(chapter, level=1)]
+            if inner and HOLDS_CHAPTERS.match(chapter.title):
+                out += joined(chapter, take(inner, level + 1))
+            elif inner and words(chapter) > longest:
+                out += packed(joined(chapter, take(inner, level + 1)), words, longest)
+            else:
+                out.append(replace(chapter, level=1))
         return out
 
     return take(outline, 1)
+
+
+def packed(sections: list[Chapter], words: Callable[[Chapter], int], longest: int) -> list[Chapter]:
+    """Neighbours together as long as they fit: what was one segment before its chapter grew is still the first."""
+    out: list[Chapter] = []
+    for section in sections:
+        both = (
+            replace(out[-1], char=(out[-1].char[0], section.char[1]), line=(out[-1].line[0], section.line[1]))
+            if out
+            else section
+        )
+        if out and words(both) <= longest:
+            out[-1] = both
+        else:
+            out.append(section)
+    return out
 
 
 def groups(entries: list[Chapter], level: int) -> list[tuple[Chapter, list[Chapter]]]:
@@ -65,15 +90,17 @@ def joined(parent: Chapter, inner: list[Chapter]) -> list[Chapter]:
 
 
 def split(chapter: Chapter, blocks: list[Block], longest: int) -> list[Chapter]:
-    weights = [weight(b.text) for b in blocks]
-    parts = -(-sum(weights) // longest)
-    if parts <= 1:
-        return [chapter]
-    sums = list(accumulate(weights))
-    cuts = sorted({bisect_left(sums, sums[-1] * n // parts) + 1 for n in range(1, parts)})
-    edges = [0, *(c for c in cuts if c < len(blocks)), len(blocks)]
-    pieces = [blocks[a:b] for a, b in pairwise(edges)]
-    return [part(chapter, n, piece) for n, piece in enumerate(pieces, 1)]
+    """Pieces filled one after another, so that a chapter which grows keeps the pieces it had."""
+    pieces: list[list[Block]] = []
+    room = 0
+    for block in blocks:
+        size = weight(block.text)
+        if not pieces or size > room:
+            pieces.append([])
+            room = longest
+        pieces[-1].append(block)
+        room -= size
+    return [part(chapter, n, piece) for n, piece in enumerate(pieces, 1)] if len(pieces) > 1 else [chapter]
 
 
 def part(chapter: Chapter, n: int, blocks: list[Block]) -> Chapter:

@@ -73,6 +73,15 @@ class Checkout:
     path: str
     url: str
     revision: str  # full commit sha
+    changes: tuple[tuple[str, int], ...] = ()  # (path, how many of the fetched commits touched it)
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a repository besides its files; it decides their order."""
+
+    changes: tuple[tuple[str, int], ...] = ()  # as of Checkout; empty: no history
+    before: tuple[tuple[str, str], ...] = ()  # (path, sha256) of the version before, in the order it was read
 
 
 class IngestError(Exception):

@@ -8,7 +8,7 @@ from typing import Any
 from services.ingest import types
 from services.ingest.types import Block, Parsed
 
-KNOWN = (types.Block, types.Chapter, types.File, types.Symbol, types.Parsed, types.Checkout, types.Limits)
+KNOWN = (types.Block, types.Chapter, types.File, types.Symbol, types.Parsed, types.Checkout, types.Known, types.Limits)
 CLASSES: dict[str, Callable[..., Any]] = {c.__name__: c for c in KNOWN}
 
 

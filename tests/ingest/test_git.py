@@ -124,6 +124,14 @@ def test_clone_pins_the_commit(forge: Forge, tmp_path: Path) -> None:
     assert [s.name for s in parsed.symbols] == ["two"]
 
 
+def test_a_clone_knows_how_often_each_file_changed(forge: Forge, tmp_path: Path) -> None:
+    checkout = forge.clone(tmp_path / "c")
+    counts = dict(checkout.changes)
+    assert (counts["a.py"], counts["big.txt"]) == (2, 1)
+    assert forge.clone(tmp_path / "d", "v1").changes == tuple((name, 1) for name in sorted(counts) if name != "big.txt")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["c", "d"]
+
+
 @pytest.mark.parametrize("revision", ["v1", "feature/x", "sha"])
 def test_clone_of_a_tag_branch_or_commit(forge: Forge, tmp_path: Path, revision: str) -> None:
     checkout = forge.clone(tmp_path / "c", forge.commits["first"] if revision == "sha" else revision)

@@ -110,7 +110,7 @@ FILES: dict[str, str | bytes] = {
     "demo/pic.png": b"\x89PNG",
     "demo/blob": b"\0\1\2" * 50,
 }
-READ = [".gitignore", "README.md", "keep.log", "src/a.py", "src/windows.go", "sub/.gitignore", "sub/run.log"]
+READ = [".gitignore", "keep.log", "src/a.py", "src/windows.go", "sub/.gitignore", "sub/run.log", "README.md"]
 LEFT_OUT = [
     "1 left out: empty", "2 left out: binary", "2 left out: generated", "2 left out: minified", "1 left out: lock file",
     "1 left out: vendored", "3 left out: ignored by .gitignore",
