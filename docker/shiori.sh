@@ -1,3 +1,3 @@
 #!/bin/sh
-# `docker compose exec inference shiori vault show`
+# `docker compose exec gateway shiori vault show`
 exec python -m services.cli "$@"

@@ -211,3 +211,9 @@ def test_a_key_file_that_is_missing_or_broken_is_left_alone(tmp_path: Path) -> N
     assert told.exit_code == 2
     assert "64 hex digits" in told.stderr
     assert path.read_text() == "not a key\n"
+
+
+def test_the_command_needs_no_torch() -> None:
+    """The image of the gateway, where operators in containers find it, has none."""
+    code = "import sys, services.cli.main; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

@@ -164,11 +164,11 @@ def test_a_redis_that_lost_everything_costs_no_reading(stack: Stack, book: Json)
     """The cold tier, the master key and the database are the backup."""
     question = sample_questions()[0]
     before = stack.rest.ask(stack.rest.session(book), question)
-    assert "to the cold tier" in stack("exec", "-T", "inference", "shiori", "vault", "tier-down")
+    assert "to the cold tier" in stack("exec", "-T", "gateway", "shiori", "vault", "tier-down")
     stack("down", "--timeout", "20")
     docker("volume", "rm", "shiori-test_vault")
     stack("up", "--detach", "--wait", "--no-build", "--wait-timeout", str(UP_SECONDS))
-    assert "sessions recovered" in stack("exec", "-T", "inference", "shiori", "vault", "recover")
+    assert "sessions recovered" in stack("exec", "-T", "gateway", "shiori", "vault", "recover")
     after = stack.rest.ask(stack.rest.session(book), question)
     assert after["usage"]["resumed_tokens"] >= book["tokens"] > after["usage"]["read_tokens"]
     assert (after["answer"], after["quotes"]) == (before["answer"], before["quotes"])
