@@ -104,7 +104,7 @@ class Ring:
             return slot
 
     def fill(self, slot: Slot, name: bytes, length: int) -> None:
-        """Publishes the first ``length`` bytes of an acquired slot; if the name is published already, that one stays."""
+        """Publishes the first ``length`` bytes of an acquired slot. What is published under the name already stays."""
         with self._came_free:
             if slot.holders != 1 or slot.name is not None:
                 raise ValueError("only a slot fresh from acquire can be filled, once")
