@@ -1,6 +1,7 @@
 """The engine: token ids in, token ids out. It knows no text, no network and no database."""
 
 from engine.cache import BooksError, EngineFull
+from engine.checkpoint import CheckpointError
 from engine.config import ConfigError, EngineConfig, ModelConfig
 from engine.engine import Engine
 from engine.info import EngineInfo
@@ -10,7 +11,7 @@ from engine.restore import SnapshotMismatch
 from engine.sampler import SamplingParams
 from engine.sequences import SequenceBusy, UnknownSequence
 from engine.state import Exported, Snapshot
-from engine.weights import CheckpointError, check_inventory, load_model
+from engine.weights import check_inventory, load_model
 
 __all__ = [
     "BooksError",

@@ -9,9 +9,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from engine.build import build_model
 from engine.config import ModelConfig
 from engine.model import KimiLinear
-from engine.weights import build_model, expected_inventory
+from engine.weights import expected_inventory
 
 TINY: dict[str, Any] = {
     "model_type": "kimi_linear",

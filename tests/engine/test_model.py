@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from engine import ModelConfig
+from engine.build import build_model
 from engine.testing import TINY, random_tensors
-from engine.weights import build_model
 from tests.engine import reference
 from tests.engine.driving import decode, engine_of, read, some_ids
 from tests.kernels.cases import assert_near
