@@ -72,11 +72,13 @@ class Engine:
 
     @torch.inference_mode()
     def snapshot(self, seq: int) -> Snapshot:
-        return state.snapshot(self.pools, self._sequences.whole(seq))
+        s = self._sequences.whole(seq)
+        tensors, _ = state.copy_state(self.pools, s)
+        return Snapshot(s.position, s.digest, tensors)
 
     @torch.inference_mode()
     def latents(self, seq: int, start: int, stop: int) -> Tensor:
-        return state.latents(self.pools, self._sequences.whole(seq), start, stop)
+        return state.copy_latents(self.pools, self._sequences.whole(seq), start, stop)
 
     # state in
 

@@ -4,6 +4,7 @@ Numbers, tag and seal of a row move together, and only here and in rows.py.
 """
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +13,22 @@ from engine.config import EngineConfig, ModelConfig
 from engine.provenance import BLANK, Tag
 from engine.rows import LatentPages, StateRows
 from engine.seals import Seals
+
+
+class StateCopy(NamedTuple):
+    """A slot, out of the pools with its tags: copies on the device."""
+
+    tensors: dict[str, Tensor]  # "kda" [Lk,H,K,V] fp32, "conv" [Lk,W-1,3C]
+    tags: list[Tag]  # [Lk]
+    broken: Tensor  # [Lk] bool, on the device: where the numbers are not those that were sealed
+
+
+class LatentCopy(NamedTuple):
+    """Latents, out of the pools with the tags of the pages that they lie in."""
+
+    latents: Tensor  # [Lm, n, R+r], on the device
+    tags: list[list[Tag]]  # [Lm][pages]
+    broken: Tensor  # [Lm, pages] bool, on the device
 
 
 class Pools:
@@ -65,6 +82,12 @@ class Pools:
         for seals in self._seals.values():
             seals.move(source, target)
 
+    def copy_state(self, slot: int) -> StateCopy:
+        copies = {name: pool[:, [slot]] for name, pool in (("kda", self.kda), ("conv", self.conv))}
+        kda, conv = (self._seals[name].broken(copy, [slot])[:, 0] for name, copy in copies.items())
+        tags = [rows.tags[slot] for rows in self.states]
+        return StateCopy({name: copy[:, 0] for name, copy in copies.items()}, tags, kda | conv)
+
     # pages
 
     def copy_page(self, source: int, target: int) -> None:
@@ -94,15 +117,15 @@ class Pools:
                 rows.tags[table[i]] = tag
         self._page_seals.put(table)
 
-    def gather(self, table: list[int], start: int, stop: int) -> tuple[Tensor, Tensor]:
-        """Positions start..stop of the sequence that owns ``table``: latents [Lm, stop-start, R+r], a copy on the
-        device, and [Lm, pages] bool: which of the pages that they lie in are not as sealed."""
+    def gather(self, table: list[int], start: int, stop: int) -> LatentCopy:
+        """Positions start..stop of the sequence that owns ``table``."""
         size = self.page_tokens
         first = start // size
         pages = table[first : -(-stop // size)]
         copy = self.latents[:, pages]
         rows = copy.flatten(1, 2)[:, start - first * size : stop - first * size]
-        return rows.contiguous(), self._page_seals.broken(copy, pages)
+        tags = [[layer.tags[page] for page in pages] for layer in self.pages]
+        return LatentCopy(rows.contiguous(), tags, self._page_seals.broken(copy, pages))
 
     # seals
 
@@ -117,10 +140,3 @@ class Pools:
         """[] bool on the device: whether a slot, and the page that is being filled, are what was sealed."""
         intact = self._seals["kda"].intact(slot) & self._seals["conv"].intact(slot)
         return intact if page is None else intact & self._page_seals.intact(page)
-
-    def copy_state(self, slot: int) -> tuple[dict[str, Tensor], Tensor]:
-        """A slot's numbers, copies on the device, and [Lk] bool: in which layers they are not as sealed."""
-        pools = {"kda": self.kda, "conv": self.conv}
-        copies = {name: pool[:, [slot]] for name, pool in pools.items()}
-        broken = [self._seals[name].broken(copy, [slot]) for name, copy in copies.items()]
-        return {name: copy[:, 0] for name, copy in copies.items()}, (broken[0] | broken[1])[:, 0]

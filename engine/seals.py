@@ -13,8 +13,8 @@ class Seals:
     """The seals of one pool [L, rows, …], whose rows lie in one piece each.
 
     A seal sees a row that was swapped, blanked, overwritten or left over from earlier, not a change of single numbers:
-    it compares bits at 16 places, spread over the row and different in every layer. It is taken at the end of a
-    forward, so it does not see what goes wrong between a layer and the end of its forward.
+    it compares bits at 16 places, spread over the row and different in every layer. It is taken from the row at the end
+    of a forward, so a forward that computed wrong numbers, or wrote the right ones nowhere, does not show.
     """
 
     def __init__(self, pool: Tensor) -> None:
