@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kernels.fla_pinned import operation
 from kernels.pointwise import softplus
 
 CHUNK = 64  # rows of the grid; it starts at row 0 of every call
@@ -136,8 +137,7 @@ def _windows(rows: int, dtype: torch.dtype, device: torch.device) -> tuple[Tenso
 
 def _kda_chunk_fla(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     """flash-linear-attention's Triton kernel: operands bf16, gate and state fp32, the gate unbounded."""
-    from fla.ops.kda import chunk_kda
-
+    chunk_kda = operation("fla.ops.kda", "chunk_kda")
     q, k, v = (x.to(torch.bfloat16).unsqueeze(0).contiguous() for x in (q, k, v))
     o, final = chunk_kda(
         q=q, k=k, v=v, g=g.unsqueeze(0).contiguous(), beta=beta.unsqueeze(0).contiguous(), scale=1.0,
@@ -148,8 +148,7 @@ def _kda_chunk_fla(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, sta
 
 def _kda_step_fla(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     """The recurrence in one launch, fp32 throughout."""
-    from fla.ops.kda import fused_recurrent_kda
-
+    fused_recurrent_kda = operation("fla.ops.kda", "fused_recurrent_kda")
     q, k, v, g, beta = (x.unsqueeze(0).unsqueeze(0) for x in (q, k, v, g, beta))
     o, final = fused_recurrent_kda(
         q, k, v, g, beta, scale=1.0, initial_state=state.unsqueeze(0), output_final_state=True

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kernels.fla_pinned import operation
 from kernels.norm import wide
 from kernels.pointwise import silu
 
@@ -37,8 +38,7 @@ def short_conv(x: Tensor, weight: Tensor, state: Tensor) -> tuple[Tensor, Tensor
 
 def _short_conv_fla(x: Tensor, weight: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     """flash-linear-attention's Triton kernel; its state has W columns, of which the first is never read."""
-    from fla.modules.causal_conv1d import causal_conv1d_fwd
-
+    causal_conv1d_fwd = operation("fla.modules.causal_conv1d", "causal_conv1d_fwd")
     initial = F.pad(state.T, (1, 0)).unsqueeze(0).contiguous()
     y, _ = causal_conv1d_fwd(x.unsqueeze(0), weight.contiguous(), None, None, initial, activation="silu")
     kept = state.shape[0]

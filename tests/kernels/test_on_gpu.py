@@ -141,7 +141,7 @@ def test_a_whole_model_gives_what_the_formulas_give(deterministic):
     sequence = engine.open()
     read(engine, sequence, ids[:200])
     read(engine, sequence, ids[200:])
-    near(engine._get(sequence).logits.cpu(), expected, 0.06)
+    near(engine._sequences[sequence].logits.cpu(), expected, 0.06)
 
 
 def test_a_resumed_reading_gives_the_bits_of_an_unbroken_one():

@@ -1,0 +1,32 @@
+#!/bin/bash
+# On the GPU machine: unpack what travelled, then the checks, the rates, the resume. Results and the kernel cache go to $OUT.
+# usage: gpu_remote.sh PART...      parts: check rates resume cache
+# What travels in .carry (ignored by git): site.zip (flash-linear-attention, zstandard), gpu/wheels/ for Python 3.12,
+# redis/ (a server), gpu/cache.tar.gz (compiled kernels of an earlier call), gpu/tree.tar (the sources to run).
+set -u
+began=$(date +%s)
+said() { echo "== $1 after $(( $(date +%s) - began )) s"; }
+home=$PWD
+mkdir -p /tmp/tree /tmp/site /tmp/cache
+tar -xf .carry/gpu/tree.tar -C /tmp/tree
+python3 -m zipfile -e .carry/site.zip /tmp/site
+for wheel in .carry/gpu/wheels/*.whl; do [ -f "$wheel" ] && python3 -m zipfile -e "$wheel" /tmp/site; done
+export PYTHONPATH=/tmp/site:/tmp/tree PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+export TRITON_CACHE_DIR=/tmp/cache/triton OMP_NUM_THREADS=4 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True
+export REDIS_BINARY=$home/.carry/redis
+[ -f .carry/gpu/cache.tar.gz ] && tar -xzf .carry/gpu/cache.tar.gz -C /tmp/cache
+cd /tmp/tree
+said unpacked
+for part in "$@"; do
+  case $part in
+    check) python3 -m pytest tests/kernels/test_on_gpu.py -q --confcutdir=tests/kernels -p no:cacheprovider --durations=8 \
+             2>&1 | tee "$OUT/check.txt" | tail -40 ;;
+    rates) python3 -m bench.gpu_rates --out "$OUT/gpu-rates.json" --profile "$OUT" 2>&1 | grep -v -i warning ;;
+    probe) python3 "$home/.carry/gpu/probe.py" 2>&1 | grep -v -i warning ;;
+    resume) python3 -m bench.gpu_resume --out "$OUT/gpu-resume.json" 2>&1 | grep -v -i warning ;;
+    cache) tar -C /tmp/cache -czf "$OUT/cache.tar.gz" . ;;
+    *) echo "unknown part $part"; exit 2 ;;
+  esac
+  said "$part"
+done
+nvidia-smi --query-gpu=name,driver_version,memory.used --format=csv,noheader; lscpu | grep -E "Model name|^CPU\(s\)|L3"; free -g | head -2
