@@ -58,7 +58,8 @@ class Book:
 
     tenant: str
     possible: dict[str, list[MayBe]] = field(default_factory=dict)
-    past: dict[str, str] = field(default_factory=dict)  # digest -> session: what was acknowledged at any time
+    history: dict[str, list[MayBe]] = field(default_factory=dict)  # what was acknowledged, in order
+    past: dict[str, str] = field(default_factory=dict)  # the same: digest -> session
 
     def sure(self) -> dict[str, Standing]:
         """The sessions of which we know where they stand."""
@@ -84,8 +85,13 @@ class Book:
 
     def stands(self, session: str, standing: MayBe) -> None:
         self.possible[session] = [standing]
+        self.history.setdefault(session, [None]).append(standing)
         if standing is not None and standing.segments:
             self.past[digest_of(standing.segments)] = session
+
+    def any_time(self) -> None:
+        """Each session may stand where it ever stood: the store was set back."""
+        self.possible = {session: list(dict.fromkeys(standings)) for session, standings in self.history.items()}
 
     def settle(self, session: str, told: pb.Session | None) -> MayBe:
         """The one possible standing that the engine tells of; Broken when it is none of them."""

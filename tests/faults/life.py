@@ -16,7 +16,6 @@ from typing import Any
 from services.inference.client import InferenceClient
 from tests.conftest import free_port
 
-CALL_SECONDS = 20.0
 START_SECONDS = 60.0
 
 
@@ -28,7 +27,7 @@ class Life:
         self._fd = os.pidfd_open(pid)
         self._clients: list[InferenceClient] = []
 
-    def client(self, tenant: str, timeout: float = CALL_SECONDS) -> InferenceClient:
+    def client(self, tenant: str, timeout: float = 20.0) -> InferenceClient:
         """Closed when the life is killed: calls that run then fail at once instead of being tried again."""
         self._clients.append(InferenceClient(f"127.0.0.1:{self.port}", tenant, timeout=timeout))
         return self._clients[-1]

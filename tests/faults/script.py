@@ -14,13 +14,17 @@ from tests.faults.control import Control, Said
 from tests.faults.model import Ids, Segments, words
 
 SESSIONS = ("s0", "s1", "s2")  # the same names with every tenant
+CALL_SECONDS = 20.0
 LONGEST = 2500  # tokens; a longer session goes back to a bookmark, or away
 SHARED = tuple(words(random.Random(f"shared {n}"), 40 + 170 * n) for n in range(5))  # what both tenants read
 
 
-def ask(client: InferenceClient, session: str, prompt: Ids, count: int, keep: bool = False) -> tuple[Said, pb.Usage]:
+def ask(
+    client: InferenceClient, session: str, prompt: Ids, count: int, *, keep: bool = False, timeout: float = CALL_SECONDS
+) -> tuple[Said, pb.Usage]:
     """A greedy answer with its log-probabilities."""
-    chunks = list(client.generate(session, [tokens(prompt)], max_tokens=count, keep=keep, logprobs=True, timeout=20))
+    asked = client.generate(session, [tokens(prompt)], max_tokens=count, keep=keep, logprobs=True, timeout=timeout)
+    chunks = list(asked)
     ids = [token for chunk in chunks for token in chunk.token_ids]
     return Said.of(ids, [score for chunk in chunks for score in chunk.logprobs]), chunks[-1].usage
 
@@ -28,8 +32,15 @@ def ask(client: InferenceClient, session: str, prompt: Ids, count: int, keep: bo
 class Script:
     """One tenant's, on one engine. Each `step` is one call, at random among those that are possible."""
 
-    def __init__(self, client: InferenceClient, book: Book, control: Control, dice: random.Random) -> None:
-        self.client, self.book, self.control, self.dice = client, book, control, dice
+    def __init__(
+        self,
+        client: InferenceClient,
+        book: Book,
+        control: Control,
+        dice: random.Random,
+        timeout: float = CALL_SECONDS,
+    ) -> None:
+        self.client, self.book, self.control, self.dice, self.timeout = client, book, control, dice, timeout
 
     def step(self) -> None:
         session = self.dice.choice(SESSIONS)
@@ -75,7 +86,7 @@ class Script:
     def _read(self, session: str, standing: Standing) -> None:
         segment, mark = self.segment(), self._name(standing) if self.dice.random() < 0.2 else ""
         with self.book.moving(session, lambda: standing.read(segment, mark=mark)):
-            for _ in self.client.read(session, [tokens(segment)], bookmark=mark, timeout=20):
+            for _ in self.client.read(session, [tokens(segment)], bookmark=mark, timeout=self.timeout):
                 pass
 
     def _ask(self, session: str, standing: Standing) -> None:
@@ -86,13 +97,15 @@ class Script:
             return self.control.greedy((*standing.segments, prompt), count)
 
         with self.book.moving(session, lambda: standing.read(prompt, expected().ids)):
-            said, _ = ask(self.client, session, prompt, count, keep=True)
+            said, _ = ask(self.client, session, prompt, count, keep=True, timeout=self.timeout)
         if said != expected():
             raise Broken("wrong", f"{self.book.tenant}/{session} answers {said.ids}, the control {expected().ids}")
 
     def _peek(self, session: str, standing: Standing) -> None:
         """An answer that is not kept moves nothing."""
-        check_answer(self.client, self.control, self.book.tenant, session, standing.segments)
+        check_answer(
+            self.client, self.control, self.book.tenant, session, standing.segments, timeout=self.timeout
+        )
 
     def _mark(self, session: str, standing: Standing) -> None:
         name = self._name(standing)
@@ -118,10 +131,16 @@ PROBE_TOKENS = 3
 
 
 def check_answer(
-    client: InferenceClient, control: Control, tenant: str, session: str, segments: Segments
+    client: InferenceClient,
+    control: Control,
+    tenant: str,
+    session: str,
+    segments: Segments,
+    *,
+    timeout: float = CALL_SECONDS,
 ) -> pb.Usage:
     """Equal to the control's, in every bit of every log-probability."""
-    said, usage = ask(client, session, PROBE, PROBE_TOKENS)
+    said, usage = ask(client, session, PROBE, PROBE_TOKENS, timeout=timeout)
     expected = control.greedy((*segments, PROBE), PROBE_TOKENS)
     if said != expected:
         raise Broken("wrong", f"{tenant}/{session} answers {said.ids}, the control {expected.ids}")

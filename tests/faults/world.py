@@ -14,7 +14,7 @@ from tests.faults.book import Book, Broken, Standing
 from tests.faults.control import Control
 from tests.faults.life import Life, Zygote
 from tests.faults.model import Segments, save_model
-from tests.faults.script import Running, Script, check_answer
+from tests.faults.script import CALL_SECONDS, Running, Script, check_answer
 from tests.faults.store import Store
 
 TENANTS = ("anna", "bert")
@@ -72,25 +72,29 @@ class World:
 
     def fresh(self, **changes: str) -> Life:
         """kill -9, and another engine, which knows nothing."""
-        if self._life is not None:
-            self._life.kill()
+        self.end_life()
         self._life = self.start(**changes)
         return self._life
 
+    def end_life(self) -> None:
+        if self._life is not None:
+            self._life.kill()
+
     # --- work ---------------------------------------------------------------------------------------------------------
 
-    def running(self, dice: random.Random, life: Life | None = None, timeout: float = 20.0) -> Running:
+    def running(self, dice: random.Random, life: Life | None = None, timeout: float = CALL_SECONDS) -> Running:
         """Scripts of all tenants at once; a context."""
         life = life or self.life
-        return Running([self.script(life.client(book.tenant, timeout), book, dice) for book in self.books.values()])
+        return Running([self._script(life, book, dice, timeout) for book in self.books.values()])
 
-    def script(self, client: InferenceClient, book: Book, dice: random.Random) -> Script:
-        return Script(client, book, self.lab.control, random.Random(dice.random()))
+    def _script(self, life: Life, book: Book, dice: random.Random, timeout: float = CALL_SECONDS) -> Script:
+        client = life.client(book.tenant, timeout)
+        return Script(client, book, self.lab.control, random.Random(dice.random()), timeout)
 
     def work(self, dice: random.Random, steps: int) -> None:
         """So many calls of each tenant, none of which may fail."""
         for book in self.books.values():
-            script = self.script(self.life.client(book.tenant), book, dice)
+            script = self._script(self.life, book, dice)
             for _ in range(steps):
                 try:
                     script.step()
@@ -100,11 +104,11 @@ class World:
 
     # --- checks -------------------------------------------------------------------------------------------------------
 
-    def check(self, dice: random.Random, *, lossy: bool = False) -> Counter[str]:
+    def check(self, dice: random.Random, *, lossy: bool = False, visit: bool = True) -> Counter[str]:
         """Every session of every tenant opens where the book says and goes on as the control does.
 
         Unless `lossy`, nothing may have to be computed again: no head may name a block that is not there. With it,
-        what says DATA_LOSS is counted, and deleted.
+        what says DATA_LOSS is counted, and deleted. `visit`: a bookmark now and then too, on a fork.
         """
         outcome: Counter[str] = Counter()
         for tenant, book in self.books.items():
@@ -113,7 +117,8 @@ class World:
             for session, standing in book.sure().items():
                 if standing.segments:
                     outcome += self._open(client, book, session, standing, lossy)
-            self._visit_mark(client, book, dice, lossy)
+            if visit:
+                self._visit_mark(client, book, dice, lossy)
         self.life.hang_up()
         return outcome
 
@@ -189,8 +194,7 @@ class World:
         return Saved(self)
 
     def stop(self) -> None:
-        if self._life is not None:
-            self._life.kill()
+        self.end_life()
         self.store.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -203,7 +207,9 @@ class Saved:
 
     def load(self, world: World) -> None:
         """The engine of now is killed: what it holds is of another time."""
-        if world._life is not None:
-            world._life.kill()
+        self.load_books(world)
         world.store.load(self._values)
+
+    def load_books(self, world: World) -> None:
+        world.end_life()
         world.books = copy.deepcopy(self._books)

@@ -1,0 +1,134 @@
+"""Two writers of one session: two who resume at once, and one who wakes up after it was replaced."""
+
+from __future__ import annotations
+
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+
+from services import errors
+from services.inference.client import InferenceClient, tokens
+from tests.faults.book import Book, Broken, Standing
+from tests.faults.control import digest_of
+from tests.faults.fault import Fault
+from tests.faults.model import Ids, words
+
+LATE_S = 10.0
+
+
+class Writers(Fault):
+    def _target(self, dice: random.Random) -> tuple[Book, str, Standing]:
+        """A session with something in it."""
+        while True:
+            book = dice.choice(list(self.world.books.values()))
+            found = [(name, standing) for name, standing in book.sure().items() if standing.segments]
+            if found:
+                return book, *dice.choice(found)
+            self.world.work(dice, 4)
+
+
+class TwoResumers(Writers):
+    """Two engines continue one session from the same digest: one moves the head, the other is ABORTED."""
+
+    name = "two_resumers"
+
+    def strike(self, dice: random.Random) -> Counter[str]:
+        book, session, standing = self._target(dice)
+        self.world.fresh()
+        lives = [self.world.life, self.world.start()]
+        segments = [words(dice, dice.randint(1, 800)) for _ in lives]
+        ends = [End() for _ in lives]
+        try:
+            barrier = threading.Barrier(len(lives))
+            threads = [
+                threading.Thread(target=end.run, args=(resume(client, session, segment, standing, barrier),))
+                for end, segment, client in zip(ends, segments, [life.client(book.tenant) for life in lives], strict=True)
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        finally:
+            lives[1].kill()
+        won = [segment for segment, end in zip(segments, ends, strict=True) if end.error is None]
+        if len(won) != 1 or not all(isinstance(end.error, (errors.Conflict, type(None))) for end in ends):
+            raise Broken("mixed", f"two resumers of {session}: {[str(end.error) for end in ends]}")
+        book.stands(session, standing.read(won[0]))
+        self.world.fresh()
+        return self.world.check(dice)
+
+
+class Zombie(Writers):
+    """Stopped in the middle of a read, replaced, woken: it is refused, and the new writer's head stands."""
+
+    name = "zombie"
+
+    def strike(self, dice: random.Random) -> Counter[str]:
+        book, session, standing = self._target(dice)
+        old, new = self.world.fresh(), self.world.start()
+        lost, kept = words(dice, dice.randint(300, 2000)), words(dice, dice.randint(1, 300))
+        end = End()
+        client = old.client(book.tenant)
+        thread = threading.Thread(target=end.run, args=(resume(client, session, lost, standing),))
+        try:
+            thread.start()
+            time.sleep(dice.uniform(0.005, 0.1))
+            old.signal(signal.SIGSTOP)
+            standing = self._replace(new.client(book.tenant), book, session, standing, lost, kept)
+            old.signal(signal.SIGCONT)
+            thread.join(LATE_S)
+            early = standing.segments[-2:-1] == (lost,)
+            if thread.is_alive() or (end.error is None) != early:
+                raise Broken("mixed", f"a zombie on {session} was told {end.error!r} (it was early: {early})")
+            if not isinstance(end.error, (errors.Conflict, type(None))):
+                raise Broken("unclear", f"a zombie on {session} was told {end.error!r}")
+        finally:
+            old.kill()
+            new.kill()
+        self.world.fresh()
+        return self.world.check(dice) + Counter(early=early)
+
+    def _replace(
+        self, client: InferenceClient, book: Book, session: str, standing: Standing, lost: Ids, kept: Ids
+    ) -> Standing:
+        """By a read on top of what is there now: the zombie may have been done before it was stopped."""
+        told = client.describe_session(session)
+        if told.head.digest == digest_of(standing.read(lost).segments):
+            standing = standing.read(lost)
+        for _ in client.read(session, [tokens(kept)], expected_digest=told.head.digest, timeout=20):
+            pass
+        standing = standing.read(kept)
+        book.stands(session, standing)
+        return standing
+
+
+class End:
+    """How a call in a thread ended."""
+
+    def __init__(self) -> None:
+        self.error: BaseException | None = None
+
+    def run(self, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except BaseException as error:
+            self.error = error
+
+
+def resume(
+    client: InferenceClient, session: str, segment: Ids, standing: Standing, barrier: threading.Barrier | None = None
+) -> Callable[[], None]:
+    """A read that expects `standing`; with a barrier it starts when the others do."""
+
+    def call() -> None:
+        client.describe()
+        if barrier:
+            barrier.wait(10)
+        digest = digest_of(standing.segments)
+        for _ in client.read(session, [tokens(segment)], expected_digest=digest, timeout=20):
+            pass
+
+    return call
