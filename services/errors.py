@@ -15,6 +15,7 @@ ShioriError                500 INTERNAL             ours to mend
 │   └── StateIncompatible  409 FAILED_PRECONDITION  read by another model; read again
 ├── DataLoss               500 DATA_LOSS            a stored block fails its check
 ├── EngineFull             503 RESOURCE_EXHAUSTED   no slot or page free; retry
+├── VaultFull              507 RESOURCE_EXHAUSTED   no room for readings, or the quota is used up
 ├── EngineUnavailable      503 UNAVAILABLE          starting, draining or gone; retry
 ├── Unavailable            503 UNAVAILABLE          another part (Redis, database, worker)
 ├── WorkerLost             500 ABORTED              the worker died too often on this job
@@ -155,6 +156,12 @@ class EngineFull(ShioriError):
     status, code, title, grpc_code, retryable = 503, "engine_full", "The engine is full", "RESOURCE_EXHAUSTED", True
 
 
+class VaultFull(ShioriError):
+    """No room for another reading: `vault_full`, or the tenant's `quota_exceeded`. Nothing that is stored was touched."""
+
+    status, code, title, grpc_code, retryable = 507, "vault_full", "No room for readings", "RESOURCE_EXHAUSTED", True
+
+
 class EngineUnavailable(ShioriError):
     """The engine is starting, draining or gone."""
 
@@ -200,9 +207,13 @@ _BY_GRPC: dict[str, type[ShioriError]] = {
 }
 
 
-def from_grpc(code: str, detail: str = "", retry_after: float | None = None) -> ShioriError:
-    """The error of our tree for a gRPC status name such as "NOT_FOUND"; unknown ones are internal."""
-    return _BY_GRPC.get(code, ShioriError)(detail, retry_after=retry_after)
+_BY_REASON: dict[str, type[ShioriError]] = {"vault_full": VaultFull, "quota_exceeded": VaultFull}
+
+
+def from_grpc(code: str, detail: str = "", retry_after: float | None = None, reason: str = "") -> ShioriError:
+    """The error of our tree for a gRPC status name such as "NOT_FOUND" and a reason; unknown ones are internal."""
+    kind = _BY_REASON.get(reason) or _BY_GRPC.get(code, ShioriError)
+    return kind(detail, retry_after=retry_after)
 
 
 def wrap(error: BaseException) -> ShioriError:

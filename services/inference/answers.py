@@ -14,11 +14,11 @@ from engine import Done, Engine, Event, SamplingParams, Token
 from services import errors
 from services.inference.calls import Call, bookmark_name, session_id
 from services.inference.decoding import Decoding
-from services.inference.heads import Head
 from services.inference.pb import inference_pb2 as pb
-from services.inference.readings import Work
 from services.inference.service import Service
+from services.inference.taking import Work
 from services.inference.text import encode_parts, special_id, text_bytes
+from services.vault.heads import Head
 
 _MAX_TOKENS = 128
 
@@ -129,7 +129,7 @@ def score(service: Service, request: pb.ScoreRequest, call: Call) -> pb.ScoreRep
     """Prompt and continuation are one segment: the first continued token needs the prompt's last logits."""
     prompt, continuation = _ids(service, request.prompt), encode_parts(service.tokenizer, request.continuation)
     call.facts.update(session=request.session_id, tokens_in=len(prompt) + len(continuation))
-    head = service.vault.heads.get(call.tenant, session_id(request.session_id)) if request.session_id else None
+    head = service.vault.head(call.tenant, session_id(request.session_id)) if request.session_id else None
     check_room(service, (head.position if head else 0) + len(prompt) + len(continuation))
     with service.readings.work(call.tenant, head, call.stop) as work:
         events = service.readings.read(work, "score", prompt + continuation, call.stop, score=True)
@@ -183,6 +183,7 @@ def usage(work: Work, start: int, fed: int, **rest: float) -> pb.Usage:
         resumed_tokens=work.resumed,
         restore_ms=work.restore_ms,
         recomputed=work.recomputed,
+        shared_tokens=work.shared,
         **rest,  # type: ignore[arg-type]
     )
 

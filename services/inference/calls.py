@@ -17,8 +17,11 @@ from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from engine import ProvenanceError
 from services import errors
 from services.inference.driver import Stop
+from services.vault.keys import KeyProblem
+from services.vault.sealing import Damaged
 
 log = structlog.get_logger(__name__)
 
@@ -101,8 +104,16 @@ def _as_ours(error: Exception) -> errors.ShioriError:
         if error.status == 500:
             log.error("failed", why=error.detail)
         return error
+    if isinstance(error, Damaged):
+        log.error("damaged", why=str(error))
+        return errors.DataLoss(f"stored data is damaged: {error}")
+    if isinstance(error, (KeyProblem, ProvenanceError)):
+        log.error("refused", why=str(error))
+        return errors.ShioriError(str(error), code="key_problem" if isinstance(error, KeyProblem) else "provenance")
     if isinstance(error, redis.exceptions.OutOfMemoryError):
-        return errors.EngineFull("the vault is full", code="vault_full", retry_after=30)
+        return errors.VaultFull("Redis has no memory left; what is stored is whole", retry_after=30)
+    if isinstance(error, redis.exceptions.ResponseError) and str(error).startswith("MISCONF"):
+        return errors.Unavailable("Redis cannot write to its disk; what is stored is whole", code="vault_readonly")
     if isinstance(error, (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)):
         return errors.Unavailable("the vault is away", code="vault_unavailable", retry_after=1)
     log.exception("bug")

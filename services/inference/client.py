@@ -110,6 +110,7 @@ class InferenceClient:
         options = [*CLIENT_OPTIONS, ("grpc.service_config", _SERVICE_CONFIG), ("grpc.enable_retries", 1)]
         self._channel = grpc.insecure_channel(address, options=options)
         self._stub = inference_pb2_grpc.InferenceStub(self._channel)
+        self._vault = inference_pb2_grpc.VaultStub(self._channel)
         self._tenant = tenant
         self._timeout = timeout
 
@@ -148,8 +149,12 @@ class InferenceClient:
         request = pb.ForkSessionRequest(session_id=session_id, new_session_id=new_session_id, bookmark=bookmark)
         return self._unary(self._stub.ForkSession, request)
 
-    def rewind_session(self, session_id: str, bookmark: str) -> pb.Session:
-        return self._unary(self._stub.RewindSession, pb.RewindSessionRequest(session_id=session_id, bookmark=bookmark))
+    def rewind_session(
+        self, session_id: str, bookmark: str | None = None, *, position: int | None = None, digest: str | None = None
+    ) -> pb.Session:
+        """To a bookmark, to a position that was read, or to the digest of an entry of the history."""
+        request = pb.RewindSessionRequest(session_id=session_id, bookmark=bookmark, position=position, digest=digest)
+        return self._unary(self._stub.RewindSession, request)
 
     def bookmark_session(self, session_id: str, name: str) -> pb.Bookmark:
         return self._unary(self._stub.BookmarkSession, pb.BookmarkSessionRequest(session_id=session_id, name=name))
@@ -168,6 +173,15 @@ class InferenceClient:
             session_id=session_id, expected_digest=expected_digest, bookmark=bookmark, segment=segment
         )
         return Stream(self._stub.Read(_read_requests(header, parts), timeout=timeout, metadata=self._metadata()))
+
+    def plan(
+        self, session_id: str, segments: Iterable[Iterable[Part]], *, timeout: float | None = None
+    ) -> pb.PlanReply:
+        """What reading the segments into the session (empty or unknown: a new one) would cost."""
+        return self._unary(self._stub.Plan, _plan_requests(session_id, segments), timeout or 120.0)
+
+    def vault_report(self) -> pb.VaultReport:
+        return self._unary(self._vault.Show, pb.VaultShowRequest())
 
     def generate(
         self,
@@ -222,6 +236,14 @@ def _read_requests(header: pb.ReadHeader, parts: Iterable[Part]) -> Iterator[pb.
         yield pb.ReadRequest(part=piece)
 
 
+def _plan_requests(session_id: str, segments: Iterable[Iterable[Part]]) -> Iterator[pb.PlanRequest]:
+    yield pb.PlanRequest(session_id=session_id)
+    for parts in segments:
+        for piece in _pieces(parts):
+            yield pb.PlanRequest(part=piece)
+        yield pb.PlanRequest(segment_end=True)
+
+
 def _pieces(parts: Iterable[Part]) -> Iterator[Part]:
     """Cuts texts that no message could carry, always at the same places: where a text is cut decides its tokens."""
     for part in parts:
@@ -236,7 +258,10 @@ def _pieces(parts: Iterable[Part]) -> Iterator[Part]:
 def _raise(error: Any) -> NoReturn:
     """The services' own error; `extra` holds the engine's reason and numbers, `retry_after` when to come again."""
     extra, retry_after = _rich_details(error)
-    kind = errors.from_grpc(error.code().name, error.details() or "", retry_after)
+    reason = extra.get("reason", "").lower()
+    kind = errors.from_grpc(error.code().name, error.details() or "", retry_after, reason)
+    if isinstance(kind, errors.VaultFull):
+        kind.code = reason
     if extra.get("reason") == "SESSION_BUSY":
         kind = errors.Conflict(kind.detail, code="session_busy")
     kind.extra.update(extra)

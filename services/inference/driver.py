@@ -1,7 +1,8 @@
 """The one thread that owns the engine. Everything else asks it, by a queue, and waits for the answer.
 
-It also keeps the readings that were used last in the engine's memory, by manifest: a fork, which stands at the same
-manifest, finds them too. They are copies of what the vault has, so they give way when somebody needs the room.
+It also keeps the readings that were used last in the engine's memory, by digest: whoever stands at the same place, a
+fork or another session that read the same, finds them too. They are copies of what the vault has, so they give way
+when somebody needs the room.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from services import errors
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
-Key = tuple[str, str]  # tenant, manifest
+Key = tuple[str, str]  # tenant, digest
 
 _RETRY_AFTER_S = 1.0
 
@@ -84,7 +85,7 @@ class Job:
 
 class Driver:
     def __init__(self, engine: Engine, on_failure: Callable[[], None] = lambda: None) -> None:
-        self._engine = engine
+        self.engine = engine  # for this thread only, but for what says otherwise
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._jobs: dict[int, Job] = {}
         self._live: OrderedDict[Key, int] = OrderedDict()  # least recently used first
@@ -149,11 +150,11 @@ class Driver:
         with suppress(errors.EngineUnavailable):  # its memory is gone, and the sequence with it
             self.call(lambda engine: _close(engine, seq))
 
-    def forget(self, tenant: str, manifests: set[str]) -> None:
-        """Closes live readings that may no longer be used: their session was deleted."""
+    def forget(self, tenant: str) -> None:
+        """Closes the tenant's live readings: one that was deleted must not be answered from."""
 
         def forget(engine: Engine) -> None:
-            for key in [key for key in self._live if key[0] == tenant and key[1] in manifests]:
+            for key in [key for key in self._live if key[0] == tenant]:
                 _close(engine, self._live.pop(key))
 
         self.call(forget)
@@ -172,8 +173,8 @@ class Driver:
     def _run(self) -> None:
         try:
             while not self._stopping:
-                self._obey(block=not self._engine.busy)
-                for event in self._engine.step() if self._engine.busy else ():
+                self._obey(block=not self.engine.busy)
+                for event in self.engine.step() if self.engine.busy else ():
                     self._deliver(event)
         except Exception:
             log.exception("engine_died")  # its memory cannot be trusted; the vault has everything
@@ -210,15 +211,15 @@ class Driver:
         """Tries, and closes the live reading that was used longest ago, until it works or none is left."""
         while True:
             try:
-                return function(self._engine)
+                return function(self.engine)
             except EngineFull as full:
                 oldest = next((key for key in self._live if key != spare), None)
                 if oldest is None:
                     raise errors.EngineFull(str(full), retry_after=_RETRY_AFTER_S, **self._room()) from full
-                _close(self._engine, self._live.pop(oldest))
+                _close(self.engine, self._live.pop(oldest))
 
     def _room(self) -> dict[str, Any]:
-        info = self._engine.describe()
+        info = self.engine.describe()
         return {"slots_free": info.slots_free, "pages_free": info.pages_free}
 
 

@@ -1,7 +1,8 @@
 """Sessions' readings, between the vault and the engine: take one up, read on, save it.
 
 A caller always works on a private copy (`Work`), which is thrown away or saved whole. So whatever happens to a call,
-its session stands at its last saved segment, in the vault and in memory.
+its session stands at its last whole segment, in the vault and in memory. What was read of a segment that broke off is
+kept beside it (a draft), and whoever reads the same tokens again goes on from there.
 """
 
 from __future__ import annotations
@@ -10,47 +11,36 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import structlog
 
-from engine import Engine, Event, Snapshot, SnapshotMismatch
+from engine import Event, Progress
+from engine.digest import advance
 from services import errors
-from services.inference.blocks import Damaged, Manifest
 from services.inference.driver import Driver, Stop
-from services.inference.heads import Head
-from services.inference.vault import Draft, State, Vault
+from services.inference.taking import Taking, Work
+from services.vault.heads import Head, View
+from services.vault.manifest import Manifest
+from services.vault.sealing import Damaged
+from services.vault.vault import BaseLost, Draft, Piece, Vault
 
 log = structlog.get_logger(__name__)
 
 _PATIENCE_S = 2.0
-
-
-@dataclass
-class Work:
-    """A private live copy of a reading, and what was read on top of it so far."""
-
-    tenant: str
-    head: Head
-    base: Manifest
-    seq: int
-    segments: list[tuple[str, list[int]]] = field(default_factory=list)
-    resumed: int = 0  # tokens taken from memory or the vault
-    restore_ms: float = 0.0  # 0: it was live
-    recomputed: bool = False
-
-    @property
-    def position(self) -> int:
-        return self.base.position + sum(len(ids) for _, ids in self.segments)
+GRID = 64
 
 
 class Readings:
-    def __init__(self, driver: Driver, vault: Vault, fingerprint: str, tokenizer: str, page_tokens: int) -> None:
-        self.driver, self.vault = driver, vault
-        self.fingerprint = fingerprint
-        self._empty = Manifest(fingerprint, tokenizer, page_tokens=page_tokens)
+    def __init__(self, driver: Driver, vault: Vault, empty: Manifest, rung_s: float, history_ms: int) -> None:
+        self.driver, self.vault, self.empty = driver, vault, empty
+        self.taking = Taking(driver, vault, empty)
+        self._rung_s, self._history_ms = rung_s, history_ms
         self._busy: set[tuple[str, str]] = set()
         self._freed = threading.Condition()
+        self.speed = 0.0  # tokens a second, of the segment read last
+
+    # --- who may write ------------------------------------------------------------------------------------------------
 
     @contextmanager
     def writer(self, tenant: str, session: str) -> Iterator[None]:
@@ -72,12 +62,12 @@ class Readings:
         """The head, for a writer; refused before the epoch is taken, for that fences writers on other replicas."""
         with self.writer(tenant, session):
             self.head(tenant, session, expected_digest)
-            if bookmark and any(mark.name == bookmark for mark in self.vault.heads.marks(tenant, session)):
+            if bookmark and self.vault.heads.has_mark(tenant, session, bookmark):
                 raise errors.AlreadyExists(f"the name {bookmark!r} is taken", name=bookmark)
             yield self.vault.heads.begin(tenant, session)
 
     def head(self, tenant: str, session: str, expected_digest: str = "") -> Head:
-        head = self.vault.heads.get(tenant, session)
+        head = self.vault.head(tenant, session)
         if expected_digest and expected_digest != head.digest:
             raise errors.HeadMoved(
                 f"session {session!r} stands at {head.position} tokens, not where you expect it",
@@ -87,142 +77,159 @@ class Readings:
             )
         return head
 
+    # --- work ---------------------------------------------------------------------------------------------------------
+
     @contextmanager
     def work(self, tenant: str, head: Head | None, stop: Stop) -> Iterator[Work]:
         """A private copy of what `head` names (None: of nothing), closed at the end unless it was saved."""
-        work = self._take_up(tenant, head, stop) if head and head.manifest else self._blank(tenant, head)
-        try:
+        has_read = head is not None and head.view.manifest
+        work = self.taking.take(tenant, head, stop) if head and has_read else self.taking.blank(tenant, head)
+        with self._closing(work):
             yield work
+
+    @contextmanager
+    def reading(self, tenant: str, head: Head, label: str, ids: list[int], stop: Stop) -> Iterator[Work]:
+        """The same, for a segment: what somebody of this tenant has read of it already is taken over."""
+        known = self.vault.find(tenant, self.empty.fingerprint, places(head, ids))
+        try:
+            work = self._taken_over(tenant, head, known, label, ids) if known else None
+        except Damaged as damaged:
+            log.warning("known_reading_damaged", position=known and known.position, why=str(damaged))
+            work = None
+        if work is None:
+            with self.work(tenant, head, stop) as work:
+                yield work
+            return
+        with self._closing(work):
+            yield work
+
+    def _taken_over(self, tenant: str, head: Head, known: Manifest, label: str, ids: list[int]) -> Work:
+        segments = self.vault.at(tenant, head.view).segments if head.view.manifest else ()
+        shared = known.position - head.position
+        whole = shared == len(ids)
+        started = time.monotonic()
+        seq = 0 if whole else self.taking.load(tenant, known)
+        self.vault.metrics.shared(shared)
+        log.info("taken_over", session=head.session, tokens=shared, of=len(ids))
+        work = Work(tenant, head, known, segments, seq, [Piece(label, ids, shared)])
+        work.resumed, work.shared, work.restore_ms = known.position, shared, (time.monotonic() - started) * 1000
+        return work
+
+    @contextmanager
+    def _closing(self, work: Work) -> Iterator[None]:
+        try:
+            yield
         finally:
             if work.seq:
                 self.driver.close(work.seq)
+            self.vault.metrics.lag(work.head.session, 0, 0)
 
     def read(self, work: Work, label: str, ids: list[int], stop: Stop, score: bool = False) -> Iterator[Event]:
-        """Reads one segment; the events of the engine up to Done."""
-        yield from self.driver.run(lambda engine: engine.read(work.seq, ids, score=score), stop)
-        work.segments.append((label, ids))
+        """Reads a segment that is not saved on its way: a prompt, an answer."""
+        started = time.monotonic()
+        yield from self.taking.feed(work.seq, ids, stop, score)
+        work.computing_s += time.monotonic() - started
+        work.pieces.append(Piece(label, ids, len(ids)))
+
+    def read_segment(self, work: Work, label: str, ids: list[int], stop: Stop) -> Iterator[tuple[int, int]]:
+        """Reads what is missing of a segment and saves a rung now and then. Yields (position, durable position)."""
+        done = work.pieces[0].read if work.pieces else 0
+        start = work.position - done
+        work.pieces, durable = [Piece(label, ids, done)], start + done
+        yield start + done, durable
+        if done == len(ids):
+            return
+        started = saved = last = time.monotonic()
+        for event in self.taking.feed(work.seq, ids[done:], stop):
+            now = time.monotonic()
+            work.computing_s, last = work.computing_s + now - last, now
+            if isinstance(event, Progress):
+                position = start + done + event.done
+                self.vault.metrics.lag(work.head.session, now - saved, position - durable)
+                if now - saved >= self._rung_s and event.done < event.total:
+                    durable, saved = self._save_rung(work, start), time.monotonic()
+                yield position, durable
+        work.pieces = [Piece(label, ids, len(ids))]
+        self.speed = (len(ids) - done) / max(time.monotonic() - started, 1e-3)
+
+    def _save_rung(self, work: Work, start: int) -> int:
+        """The segment as far as it is read, wherever the engine stands by now. Returns the new watermark."""
+        state = self.taking.export(work.seq, self._kept(work))
+        (piece,) = work.pieces
+        pieces = (replace(piece, read=state.position - start),)
+        draft = Draft(work.base, work.segments, pieces, state, work.seconds)
+        try:
+            work.base = self.vault.save_draft(work.tenant, work.head, draft)
+        except BaseLost as lost:
+            work.base = self.vault.save_draft(work.tenant, work.head, self._moved_on(work, draft, start, lost))
+        work.computing_s = 0.0
+        return work.base.position
 
     def save(self, work: Work, bookmark: str = "") -> Head:
         """Blocks, manifest, head; then the copy becomes the live reading that the next call finds."""
-        head, manifest = self.vault.commit(work.tenant, work.head, self._draft(work), bookmark)
-        seq, work.seq = work.seq, 0
-        self.driver.keep((work.tenant, head.manifest), seq)
-        work.head, work.base, work.segments = head, manifest, []
+        state = self.taking.export(work.seq, self._kept(work)) if work.seq else None
+        if state and state.position != work.position:
+            raise errors.ShioriError(f"the engine stands at {state.position}, the log at {work.position}")
+        draft = Draft(work.base, work.segments, tuple(work.pieces), state, work.seconds)
+        try:
+            head, manifest = self.vault.commit(work.tenant, work.head, draft, bookmark)
+        except BaseLost as lost:
+            head, manifest = self.vault.commit(work.tenant, work.head, self._whole(work, draft, lost), bookmark)
+        if work.seq:
+            seq, work.seq = work.seq, 0
+            self.driver.keep((work.tenant, head.digest), seq)
+        work.head, work.base, work.segments, work.pieces = head, manifest, manifest.segments, []
         return head
 
-    # --- taking a reading up ------------------------------------------------------------------------------------------
+    def _moved_on(self, work: Work, draft: Draft, start: int, lost: BaseLost) -> Draft:
+        """As `_whole`, of a segment that was read on meanwhile."""
+        whole = self._whole(work, draft, lost)
+        assert whole.state is not None
+        return replace(whole, pieces=(replace(whole.pieces[0], read=whole.state.position - start),))
 
-    def _blank(self, tenant: str, head: Head | None) -> Work:
-        return Work(tenant, head or Head("", 0), self._empty, self.driver.call(Engine.open))
+    def _whole(self, work: Work, draft: Draft, lost: BaseLost) -> Draft:
+        """The same reading, sharing nothing: what it stood on was lost in the vault, not here."""
+        if not work.seq:
+            raise errors.HeadMoved("the reading this one stands on was deleted meanwhile; read it again") from lost
+        log.warning("stored_whole", session=work.head.session, why=str(lost))
+        return replace(draft, base=self.empty, state=self.taking.export(work.seq, 0))
 
-    def _take_up(self, tenant: str, head: Head, stop: Stop) -> Work:
-        started = time.monotonic()
-        live = self.driver.borrow((tenant, head.manifest))
-        try:
-            manifest = self.vault.manifest(tenant, head.manifest)
-            if live is not None:
-                return Work(tenant, head, manifest, live, resumed=manifest.position)
-            work = self._restored(tenant, head, manifest, stop)
-        except Damaged as damaged:
-            if live is not None:
-                self.driver.close(live)
-            raise self._lost(tenant, head, damaged) from damaged
-        work.restore_ms = (time.monotonic() - started) * 1000
-        return work
+    def _kept(self, work: Work) -> int:
+        return len(work.base.whole_pages()) * work.base.page_tokens
 
-    def _restored(self, tenant: str, head: Head, manifest: Manifest, stop: Stop) -> Work:
-        """From the stored state; where that cannot be used, from an earlier state and the token log."""
-        if manifest.fingerprint != self.fingerprint:
-            self._check_same_tokens(manifest)
-            return self._recompute(tenant, head, manifest, stop, why="fingerprint")
-        try:
-            seq = self._load(tenant, manifest)
-        except Damaged as damaged:
-            return self._recompute(tenant, head, manifest, stop, why=str(damaged))
-        self.driver.keep((tenant, head.manifest), seq)
-        borrowed = self.driver.borrow((tenant, head.manifest))
-        seq = borrowed if borrowed is not None else self._load(tenant, manifest)
-        return Work(tenant, head, manifest, seq, resumed=manifest.position)
+    # --- going back ---------------------------------------------------------------------------------------------------
 
-    def _load(self, tenant: str, manifest: Manifest) -> int:
-        state = self.vault.state(tenant, manifest)
-        snapshot = Snapshot(state.position, bytes.fromhex(state.digest), state.tensors)
-        try:
-            return self.driver.call(lambda engine: engine.restore(snapshot, state.latents))
-        except SnapshotMismatch as mismatch:
-            raise Damaged("snapshot", str(mismatch)) from mismatch
+    def rewind(self, tenant: str, session: str, to: View, reason: str) -> Head:
+        return self.vault.heads.move(tenant, self.head(tenant, session), to, reason, self._history_ms)
 
-    def _check_same_tokens(self, manifest: Manifest) -> None:
-        if manifest.tokenizer == self._empty.tokenizer:
-            return
-        raise errors.StateIncompatible(
-            "this session was read with another tokenizer; read the source again",
-            session_fingerprint=manifest.fingerprint,
-            engine_fingerprint=self.fingerprint,
-        )
+    def view_at(self, tenant: str, head: Head, position: int) -> View:
+        """Any position that was read: its last segment cut short, if it lies within one."""
+        if not 0 <= position <= head.position or not head.view.manifest:
+            raise errors.InvalidInput(
+                f"session {head.session!r} has read {head.position} tokens; {position} is not among them",
+                field="position",
+            )
+        manifest = self.vault.at(tenant, head.view)
+        rung = max((r for r in manifest.rungs if r.position <= position), key=lambda r: r.position, default=None)
+        digest, since = (bytes.fromhex(rung.digest), rung.position) if rung else (bytes(32), 0)
+        left = position - since
+        for _, ids in self.vault.ids(tenant, manifest, since):
+            digest = chained(digest, ids[:left])[-1][1] if left > 0 else digest
+            left -= len(ids)
+        cut = manifest.cut(position, digest.hex())
+        return replace(head.view, position=position, digest=digest.hex(), segments=len(cut.segments))
 
-    def _recompute(self, tenant: str, head: Head, manifest: Manifest, stop: Stop, why: str) -> Work:
-        """Reads the token log again, on top of the furthest earlier reading that is whole."""
-        base, seq = self._best_rung(tenant, head, manifest)
-        work = Work(tenant, head, base, seq, resumed=base.position, recomputed=True)
-        log.warning("recomputing", session=head.session, why=why, start=base.position, position=manifest.position)
-        try:
-            for label, ids in self.vault.log(tenant, manifest, since=len(base.segments)):
-                for _ in self.read(work, label, ids, stop):
-                    pass
-            digest = self.driver.call(lambda engine: engine.digest(seq)).hex()
-            if digest != manifest.digest:
-                raise Damaged("log", f"reads to {digest}, not {manifest.digest}")
-            return self._repaired(work, manifest)
-        except BaseException:
-            self.driver.close(seq)
-            raise
 
-    def _best_rung(self, tenant: str, head: Head, manifest: Manifest) -> tuple[Manifest, int]:
-        for _, rung in self.vault.rungs(tenant, head):
-            if rung.fingerprint == self.fingerprint and rung.position < manifest.position and rung.begins(manifest):
-                try:
-                    return rung, self._load(tenant, rung)
-                except Damaged as damaged:
-                    log.warning("rung_damaged", position=rung.position, why=str(damaged))
-        return self._empty, self.driver.call(Engine.open)
+def places(head: Head, ids: list[int]) -> list[tuple[int, str]]:
+    """(position, digest) where a rung of this segment may stand: after each chunk of the grid, and at its end."""
+    links = chained(bytes.fromhex(head.digest), ids)
+    return [(head.position + count, digest.hex()) for count, digest in links]
 
-    def _repaired(self, work: Work, manifest: Manifest) -> Work:
-        """Stores what was computed again, so that it is done once. Whoever moved the head meanwhile goes first."""
-        same_engine = manifest.fingerprint == self.fingerprint
-        if same_engine and self.vault.repair(work.tenant, manifest, self._copy_out(work.seq, 0)):
-            return replace(work, base=manifest, segments=[])
-        try:
-            head, manifest = self.vault.commit(work.tenant, work.head, self._draft(work))
-        except errors.Conflict as conflict:
-            log.warning("repair_not_stored", session=work.head.session, why=conflict.detail)
-            return work
-        return replace(work, head=head, base=manifest, segments=[])
 
-    def _lost(self, tenant: str, head: Head, damaged: Damaged) -> errors.ShioriError:
-        """Neither state nor tokens are left. Says which bookmark still stands, or that the session is gone by now."""
-        self.vault.heads.get(tenant, head.session)
-        log.error("reading_lost", session=head.session, why=str(damaged))
-        return errors.DataLoss(
-            f"the reading of session {head.session!r} is damaged and its tokens are lost: {damaged}",
-            session=head.session,
-            bookmark=self.vault.last_whole(tenant, head.session),
-        )
-
-    # --- saving -------------------------------------------------------------------------------------------------------
-
-    def _draft(self, work: Work) -> Draft:
-        state = self._copy_out(work.seq, len(work.base.full_pages()) * work.base.page_tokens)
-        if state.position != work.position:
-            raise errors.ShioriError(f"the engine stands at {state.position}, the log at {work.position}")
-        return Draft(work.base, list(work.segments), state)
-
-    def _copy_out(self, seq: int, first: int) -> State:
-        """Snapshot and latents from `first` on, in one command: nothing steps between them."""
-
-        def copy(engine: Engine) -> State:
-            snapshot = engine.snapshot(seq)
-            latents = engine.latents(seq, first, snapshot.position)
-            return State(snapshot.position, snapshot.digest.hex(), snapshot.tensors, latents)
-
-        return self.driver.call(copy)
+def chained(digest: bytes, ids: list[int]) -> list[tuple[int, bytes]]:
+    """(tokens fed, rolling digest) after each chunk of a segment."""
+    links = []
+    for start in range(0, len(ids), GRID):
+        digest = advance(digest, ids[start : start + GRID])
+        links.append((min(start + GRID, len(ids)), digest))
+    return links

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
-import redis
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
@@ -17,7 +17,7 @@ from services.inference.pb import inference_pb2, inference_pb2_grpc
 from services.inference.service import load_service
 from services.inference.servicer import Servicer
 from services.inference.settings import InferenceSettings
-from services.inference.vault import Vault
+from services.vault.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
@@ -32,9 +32,11 @@ class InferenceServer:
     def __init__(self, settings: InferenceSettings) -> None:
         self.settings = settings
         self.servicer = Servicer()
+        self.metrics = Metrics()
         self.failed = False
         self._health = health.HealthServicer()
         self._leaving = threading.Event()
+        self._close_metrics: Callable[[], None] = lambda: None
         self._grpc = grpc.server(ThreadPoolExecutor(_THREADS, thread_name_prefix="rpc"), options=_OPTIONS)
         inference_pb2_grpc.add_InferenceServicer_to_server(self.servicer, self._grpc)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
@@ -55,10 +57,9 @@ class InferenceServer:
 
     def load(self) -> None:
         """SERVING from here on."""
-        self.servicer.loaded = load_service(self.settings, on_failure=self._engine_died)
+        self.servicer.loaded = load_service(self.settings, self.metrics, on_failure=self._engine_died)
+        self._close_metrics = self.metrics.serve(self.settings.metrics_address)
         self._say(_SERVING)
-        if self.settings.sweep_s:
-            threading.Thread(target=self._sweeping, name="sweeper", daemon=True).start()
 
     def wait(self) -> None:
         self._leaving.wait()
@@ -75,7 +76,8 @@ class InferenceServer:
         self._leaving.set()
         self._grpc.stop(grace_s).wait()
         if self.servicer.loaded:
-            self.servicer.loaded.driver.stop()
+            self.servicer.loaded.close()
+        self._close_metrics()
         log.info("stopped", failed=self.failed)
 
     def _say(self, status: Any) -> None:
@@ -86,25 +88,6 @@ class InferenceServer:
         self.failed = True
         self._say(_NOT_SERVING)
         self._leaving.set()
-
-    def _sweeping(self) -> None:
-        seen: dict[str, str] = {}
-        while not self._leaving.wait(self.settings.sweep_s):
-            service = self.servicer.loaded
-            assert service is not None
-            try:
-                _sweep_changed(service.vault, seen)
-            except redis.exceptions.RedisError as error:
-                log.warning("sweep_failed", why=type(error).__name__)
-
-
-def _sweep_changed(vault: Vault, seen: dict[str, str]) -> None:
-    """Only tenants whose heads moved since the last time have something to reclaim."""
-    for tenant in vault.tenants():
-        commits = vault.commits(tenant)
-        if seen.get(tenant) != commits:
-            seen[tenant] = commits
-            log.info("swept", tenant=tenant, freed_bytes=vault.sweep(tenant))
 
 
 def build_server(settings: InferenceSettings) -> tuple[InferenceServer, int]:

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import blake3
-import redis
 import structlog
 import torch
 
@@ -20,7 +20,12 @@ from services.inference.driver import Driver
 from services.inference.readings import Readings
 from services.inference.settings import InferenceSettings
 from services.inference.text import Tokenizer, load_tokenizer
-from services.inference.vault import Vault
+from services.vault.keeper import Keeper
+from services.vault.manifest import Manifest
+from services.vault.metrics import Metrics
+from services.vault.sealing import page_tokens
+from services.vault.setup import open_vault
+from services.vault.vault import Vault
 
 log = structlog.get_logger(__name__)
 
@@ -36,14 +41,25 @@ class Service:
     context_tokens: int
     tokenizer: Tokenizer
     driver: Driver
-    vault: Vault
+    keeper: Keeper
     readings: Readings
+
+    @property
+    def vault(self) -> Vault:
+        return self.keeper.vault
+
+    def close(self) -> None:
+        self.driver.stop()
+        self.keeper.stop()
+        self.vault.store.close()
 
     def info(self) -> EngineInfo:
         return self.driver.call(Engine.describe)
 
 
-def load_service(settings: InferenceSettings, on_failure: Callable[[], None] = lambda: None) -> Service:
+def load_service(
+    settings: InferenceSettings, metrics: Metrics, on_failure: Callable[[], None] = lambda: None
+) -> Service:
     torch.set_num_threads(settings.threads or os.cpu_count() or 1)
     folder = settings.model_dir
     config = ModelConfig.from_folder(folder)
@@ -56,8 +72,12 @@ def load_service(settings: InferenceSettings, on_failure: Callable[[], None] = l
     )
     info = engine.describe()
     mark = fingerprint(folder, tokenizer, info.contract)
-    vault = Vault(connect(settings.redis_url))
+    row_bytes = info.page_bytes // info.page_tokens
+    empty = Manifest(mark, tokenizer.digest, page_tokens=page_tokens(row_bytes))
+    keeper = open_vault(settings.vault(), metrics, empty.page_tokens * row_bytes, _host_memory(settings.device))
     driver = Driver(engine, on_failure)
+    readings = Readings(driver, keeper.vault, empty, settings.rung_s, int(settings.history_hours * 3_600_000))
+    keeper.start()
     log.info("model_loaded", folder=str(folder), fingerprint=mark, contract=info.contract)
     return Service(
         model=folder.resolve().name,
@@ -67,16 +87,16 @@ def load_service(settings: InferenceSettings, on_failure: Callable[[], None] = l
         context_tokens=min(config.model_max_length, max(1, info.pages_total - _SPARE_PAGES) * info.page_tokens),
         tokenizer=tokenizer,
         driver=driver,
-        vault=vault,
-        readings=Readings(driver, vault, mark, tokenizer.digest, info.page_tokens),
+        keeper=keeper,
+        readings=readings,
     )
 
 
-def connect(url: str) -> redis.Redis:
-    """Bytes in, bytes out. Short patience: a vault that is away is UNAVAILABLE, not a stream that hangs."""
-    return redis.Redis.from_url(
-        url, socket_connect_timeout=5, socket_timeout=30, health_check_interval=30, decode_responses=False
-    )
+def _host_memory(device: str) -> Callable[[int], Any]:
+    """Pinned for a GPU: it fetches from there by itself."""
+    if device == "cpu":
+        return bytearray
+    return lambda size: torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy()
 
 
 def fingerprint(folder: Path, tokenizer: Tokenizer, contract: dict[str, str]) -> str:

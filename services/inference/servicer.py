@@ -6,17 +6,17 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from engine import Progress
 from services import errors
 from services.inference import answers
 from services.inference.answers import check_room, head_message
 from services.inference.calls import Call, bookmark_name, rpc, session_id
-from services.inference.heads import Head, Mark
 from services.inference.pb import inference_pb2 as pb
 from services.inference.pb import inference_pb2_grpc
-from services.inference.readings import Work
+from services.inference.planning import plan
 from services.inference.service import Service
+from services.inference.taking import Work
 from services.inference.text import Detokenizer, encode_part, encode_parts
+from services.vault.heads import Head, Mark, View
 
 _PROGRESS_EVERY_S = 0.1
 
@@ -65,19 +65,19 @@ class Servicer(inference_pb2_grpc.InferenceServicer):
     @rpc
     def OpenSession(self, request: pb.OpenSessionRequest, call: Call) -> pb.Session:
         service, name = self.service, session_id(request.session_id)
-        return self._session(call, service.vault.heads.open(call.tenant, name, service.fingerprint))
+        return self._session(call, service.vault.open(call.tenant, name, service.fingerprint))
 
     @rpc
     def DescribeSession(self, request: pb.SessionRequest, call: Call) -> pb.Session:
-        return self._session(call, self.service.vault.heads.get(call.tenant, session_id(request.session_id)))
+        return self._session(call, self.service.vault.head(call.tenant, session_id(request.session_id)))
 
     @rpc
     def ListSessions(self, request: pb.ListSessionsRequest, call: Call) -> pb.ListSessionsReply:
-        heads = self.service.vault.heads
+        vault = self.service.vault
         found = []
-        for name in heads.sessions(call.tenant, min(request.limit or 100, 1000), request.after):
+        for name in vault.heads.sessions(call.tenant, min(request.limit or 100, 1000), request.after):
             try:
-                found.append(self._session(call, heads.get(call.tenant, name)))
+                found.append(self._session(call, vault.head(call.tenant, name)))
             except errors.NotFound:
                 continue  # deleted while we looked
         return pb.ListSessionsReply(sessions=found)
@@ -86,21 +86,50 @@ class Servicer(inference_pb2_grpc.InferenceServicer):
     def DeleteSession(self, request: pb.SessionRequest, call: Call) -> pb.DeleteSessionReply:
         """Wins over a writer: its commit finds the head gone."""
         service, name = self.service, session_id(request.session_id)
-        head = service.vault.heads.get(call.tenant, name)
-        freed = service.vault.delete(call.tenant, name)
-        service.driver.forget(call.tenant, {head.manifest})
+        freed = service.keeper.delete(call.tenant, name)
+        service.driver.forget(call.tenant)
         return pb.DeleteSessionReply(freed_bytes=freed)
 
     @rpc
     def ForkSession(self, request: pb.ForkSessionRequest, call: Call) -> pb.Session:
-        name, new = session_id(request.session_id), session_id(request.new_session_id)
-        return self._session(call, self.service.vault.heads.fork(call.tenant, name, new, request.bookmark))
+        vault, name, new = self.service.vault, session_id(request.session_id), session_id(request.new_session_id)
+        try:
+            head = vault.heads.fork(call.tenant, name, new, request.bookmark)
+        except errors.NotFound:
+            vault.head(call.tenant, name)  # perhaps it is in the cold tier
+            head = vault.heads.fork(call.tenant, name, new, request.bookmark)
+        return self._session(call, head)
 
     @rpc
     def RewindSession(self, request: pb.RewindSessionRequest, call: Call) -> pb.Session:
-        service, name = self.service, session_id(request.session_id)
-        with service.readings.writer(call.tenant, name):
-            return self._session(call, service.vault.heads.rewind(call.tenant, name, request.bookmark))
+        readings, name = self.service.readings, session_id(request.session_id)
+        with readings.writer(call.tenant, name):
+            view = self._place(call, name, request)
+            return self._session(
+                call, readings.rewind(call.tenant, name, view, f"rewind by {call.request_id or 'hand'}")
+            )
+
+    def _place(self, call: Call, name: str, request: pb.RewindSessionRequest) -> View:
+        service, to = self.service, request.WhichOneof("to")
+        head = service.vault.head(call.tenant, name)
+        if to == "position":
+            return service.readings.view_at(call.tenant, head, request.position)
+        if to == "digest":
+            past = service.vault.heads.history(call.tenant, name)
+            found = [p.view for p in past if p.view.digest == request.digest]
+        else:
+            found = [m.view for m in service.vault.marks(call.tenant, name) if m.name == request.bookmark]
+        if not found:
+            what = "entry of the history" if to == "digest" else f"bookmark {request.bookmark!r}"
+            raise errors.NotFound(f"no {what} in session {name!r}", bookmark=request.bookmark)
+        service.vault.at(call.tenant, found[0])  # is there, and in Redis
+        return found[0]
+
+    @rpc
+    def Plan(self, requests: Iterator[pb.PlanRequest], call: Call) -> pb.PlanReply:
+        reply = plan(self.service, call.tenant, requests)
+        call.facts.update(tokens=reply.tokens, known=reply.known_tokens, came_from=reply.from_session)
+        return reply
 
     @rpc
     def BookmarkSession(self, request: pb.BookmarkSessionRequest, call: Call) -> pb.Bookmark:
@@ -114,11 +143,11 @@ class Servicer(inference_pb2_grpc.InferenceServicer):
         return pb.Session(
             session_id=head.session,
             head=head_message(head),
-            segments=head.segments,
-            saved_bytes=head.bytes,
-            bookmarks=[_bookmark(mark) for mark in service.vault.heads.marks(call.tenant, head.session)],
-            live=service.driver.is_live((call.tenant, head.manifest)),
-            fingerprint=head.fingerprint,
+            segments=head.view.segments,
+            saved_bytes=head.view.bytes,
+            bookmarks=[_bookmark(mark) for mark in service.vault.marks(call.tenant, head.session)],
+            live=service.driver.is_live((call.tenant, head.digest)),
+            fingerprint=head.view.fingerprint,
             created_ms=head.created_ms,
         )
 
@@ -131,7 +160,7 @@ class Servicer(inference_pb2_grpc.InferenceServicer):
         call.facts.update(session=name, segment=header.segment[:100])
         with service.readings.writing(call.tenant, name, header.expected_digest, bookmark) as head:
             ids = self._segment(requests, head, call)
-            with service.readings.work(call.tenant, head, call.stop) as work:
+            with service.readings.reading(call.tenant, head, header.segment, ids, call.stop) as work:
                 yield from self._read(work, header, ids, bookmark, call)
 
     def _segment(self, requests: Iterator[pb.ReadRequest], head: Head, call: Call) -> list[int]:
@@ -148,30 +177,31 @@ class Servicer(inference_pb2_grpc.InferenceServicer):
     def _read(
         self, work: Work, header: pb.ReadHeader, ids: list[int], bookmark: str, call: Call
     ) -> Iterator[pb.ReadProgress]:
-        readings, start = self.service.readings, work.position
+        readings, start = self.service.readings, work.head.position
+        first = work.position
         started = told = time.monotonic()
-        yield pb.ReadProgress(segment_tokens_total=len(ids), position=start, durable_position=start)
-        for event in readings.read(work, header.segment, ids, call.stop):
+        for position, durable in readings.read_segment(work, header.segment, ids, call.stop):
             now = time.monotonic()
-            if isinstance(event, Progress) and now - told >= _PROGRESS_EVERY_S:
-                told, rate = now, event.done / (now - started)
+            if position == first or now - told >= _PROGRESS_EVERY_S:
+                told = now
                 yield pb.ReadProgress(
-                    segment_tokens_done=event.done,
+                    segment_tokens_done=position - start,
                     segment_tokens_total=len(ids),
-                    position=start + event.done,
-                    durable_position=start,
-                    tokens_per_second=rate,
+                    position=position,
+                    durable_position=durable,
+                    tokens_per_second=(position - first) / max(now - started, 1e-3),
                 )
         seconds = time.monotonic() - started
         call.stop.check()
         head = readings.save(work, bookmark)
-        call.facts.update(reused=work.resumed, tok_s=round(len(ids) / seconds, 1), recomputed=work.recomputed)
+        speed = (head.position - first) / max(seconds, 1e-3)
+        call.facts.update(reused=work.resumed, shared=work.shared, tok_s=round(speed, 1), recomputed=work.recomputed)
         yield pb.ReadProgress(
             segment_tokens_done=len(ids),
             segment_tokens_total=len(ids),
             position=head.position,
             durable_position=head.position,
-            tokens_per_second=len(ids) / seconds,
+            tokens_per_second=speed,
             done=True,
             head=head_message(head),
             usage=answers.usage(work, start, len(ids), read_ms=seconds * 1000),
@@ -194,4 +224,5 @@ def _header(requests: Iterator[pb.ReadRequest]) -> pb.ReadHeader:
 
 
 def _bookmark(mark: Mark) -> pb.Bookmark:
-    return pb.Bookmark(name=mark.name, head=head_message(mark.head), created_ms=mark.created_ms)
+    head = pb.Head(position=mark.view.position, digest=mark.view.digest)
+    return pb.Bookmark(name=mark.name, head=head, created_ms=mark.created_ms)

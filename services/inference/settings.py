@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from services.vault.setup import VaultSettings
+
 
 @dataclass(frozen=True)
 class InferenceSettings:
@@ -19,11 +21,24 @@ class InferenceSettings:
     dtype: str = "float32"
     reflection: bool = False  # development only
     grace_s: float = 10.0  # for running calls after SIGTERM
-    sweep_s: float = 300.0  # between reclaims in the vault; 0: never
+    key: str = field(default="", repr=False)  # the vault's master key, 64 hex digits
+    key_file: Path = Path("var/vault.key")  # or a file that holds it; made if missing
+    cold_url: str = ""  # the vault's cold tier: file:///…, s3://bucket/prefix; "": none
+    ring_mb: int = 128  # of host memory for blocks on their way
+    rung_s: float = 5.0  # computing that a kill in the middle of a segment may cost
+    durability: str = "memory"  # or disk
+    connections: int = 4  # to Redis, for blocks
+    hot_days: float = 7.0  # idle for longer: in the cold tier only
+    history_hours: float = 24.0  # what a rewind left is kept for so long
+    high_water: float = 0.8  # of Redis' memory
+    max_mb: int = 0  # of Redis; 0: its own maxmemory
+    quota_mb: str = ""  # a number, or "tenant:number,…"
+    sweep_s: float = 300.0  # between the keeper's rounds in the vault; 0: never
+    metrics_address: str = ""  # host:port of Prometheus' page; "": none
 
     @staticmethod
     def from_env() -> InferenceSettings:
-        default = InferenceSettings()
+        default, data = InferenceSettings(), Path(_env("DATA_DIR", "var"))
         return InferenceSettings(
             address=_env("ENGINE_ADDRESS", default.address),
             model_dir=Path(_env("MODEL_DIR", str(default.model_dir))),
@@ -35,7 +50,37 @@ class InferenceSettings:
             dtype=_env("ENGINE_DTYPE", default.dtype),
             reflection=_env("REFLECTION", "0") == "1",
             grace_s=float(_env("ENGINE_GRACE_SECONDS", str(default.grace_s))),
+            key=_env("VAULT_KEY", ""),
+            key_file=Path(_env("VAULT_KEY_FILE", str(data / "vault.key"))),
+            cold_url=os.environ.get("SHIORI_COLD_URL", f"file://{(data / 'cold').absolute()}"),
+            ring_mb=int(_env("RING_MB", str(default.ring_mb))),
+            rung_s=float(_env("RUNG_SECONDS", str(default.rung_s))),
+            durability=_env("VAULT_DURABILITY", default.durability),
+            connections=int(_env("VAULT_CONNECTIONS", str(default.connections))),
+            hot_days=float(_env("HOT_DAYS", str(default.hot_days))),
+            history_hours=float(_env("HISTORY_HOURS", str(default.history_hours))),
+            high_water=float(_env("HIGH_WATER", str(default.high_water))),
+            max_mb=int(_env("VAULT_MAX_MB", str(default.max_mb))),
+            quota_mb=_env("QUOTA_MB", default.quota_mb),
             sweep_s=float(_env("SWEEP_SECONDS", str(default.sweep_s))),
+            metrics_address=os.environ.get("SHIORI_METRICS_ADDRESS", "127.0.0.1:9464"),
+        )
+
+    def vault(self) -> VaultSettings:
+        return VaultSettings(
+            redis_url=self.redis_url,
+            key=self.key,
+            key_file=self.key_file,
+            cold_url=self.cold_url,
+            ring_mb=self.ring_mb,
+            connections=self.connections,
+            durability=self.durability,
+            max_mb=self.max_mb,
+            high_water=self.high_water,
+            hot_days=self.hot_days,
+            history_hours=self.history_hours,
+            quota_mb=self.quota_mb,
+            sweep_s=self.sweep_s,
         )
 
 

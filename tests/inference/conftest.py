@@ -54,12 +54,13 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def make_server(model_dir: Path, redis_url: str) -> Iterator[Callable[..., InferenceServer]]:
+def make_server(model_dir: Path, redis_url: str, tmp_path: Path) -> Iterator[Callable[..., InferenceServer]]:
     """Servers in this process; all of one test share the vault."""
     running: list[InferenceServer] = []
 
     def make(**changes: object) -> InferenceServer:
         settings = {"address": "127.0.0.1:0", "model_dir": model_dir, "redis_url": redis_url, "threads": 1}
+        settings |= {"key_file": tmp_path / "vault.key", "cold_url": f"file://{tmp_path}/cold", "ring_mb": 8}
         server, _ = build_server(InferenceSettings(**(settings | {"tokens": 32768, "sweep_s": 0} | changes)))
         running.append(server.start())
         return server
@@ -86,6 +87,7 @@ class ServerProcess:
     def __init__(self, model_dir: Path, redis_url: str, log: Path) -> None:
         self.address, self.log = f"127.0.0.1:{free_port()}", log
         names = {"ENGINE_ADDRESS": self.address, "MODEL_DIR": str(model_dir), "REDIS_URL": redis_url}
+        names |= {"DATA_DIR": str(log.parent), "METRICS_ADDRESS": ""}
         names |= {"ENGINE_TOKENS": "32768", "ENGINE_THREADS": "1", "LOG_FORMAT": "json"}
         env = os.environ | {f"SHIORI_{name}": value for name, value in names.items()}
         with log.open("ab") as out:

@@ -34,12 +34,11 @@ def ask(client: InferenceClient, session: str, prompt: Any = QUESTION, **options
     )
 
 
-def forget(server: InferenceServer, *sessions: str, tenant: str = "default") -> None:
+def forget(server: InferenceServer, *, tenant: str = "default") -> None:
     """As if the engine had needed the room: the next call takes the reading from the vault."""
     service = server.servicer.loaded
     assert service is not None
-    heads = [service.vault.heads.get(tenant, session) for session in sessions]
-    service.driver.forget(tenant, {head.manifest for head in heads} | {head.parent for head in heads})
+    service.driver.forget(tenant)
 
 
 def books_balance(server: InferenceServer) -> bool:

@@ -111,11 +111,11 @@ def test_a_harmed_block_is_computed_again(
     """From the bookmark before it and the token log; once. Afterwards the vault is whole."""
     ids, digest = book
     hurt(store, blocks_of(store)[kind][-1], harm)
-    forget(server, "a")
+    forget(server)
     said = ask(client, "a")
     assert said.ids == ids
     assert said.last.usage.recomputed
-    forget(server, "a")
+    forget(server)
     again = ask(client, "a")
     assert again.ids == ids
     assert not again.last.usage.recomputed
@@ -128,11 +128,11 @@ def test_a_harmed_first_page_means_reading_everything_again(
 ) -> None:
     """Every bookmark stands on that page, and is whole again afterwards too."""
     hurt(store, blocks_of(store)["page"][0], "flip")
-    forget(server, "a")
+    forget(server)
     said = ask(client, "a")
     assert said.ids == book[0] and said.last.usage.recomputed
     client.rewind_session("a", "chapter 0")
-    forget(server, "a")
+    forget(server)
     assert not ask(client, "a").last.usage.recomputed
 
 
@@ -141,7 +141,7 @@ def test_all_blocks_but_the_log_gone(
 ) -> None:
     blocks = blocks_of(store)
     store.delete(*blocks["page"], *blocks["snapshot"])
-    forget(server, "a")
+    forget(server)
     read(client, "a", "One more chapter.")
     client.open_session("b")
     for chapter in [*CHAPTERS, "One more chapter."]:
@@ -156,7 +156,7 @@ def test_blocks_lost_at_random_are_a_right_answer_or_data_loss(
     keys = sorted(store.scan_iter("*:blk:*"))
     dice = random.Random(int(share * 100))
     store.delete(*dice.sample(keys, max(1, int(len(keys) * share))))
-    forget(server, "a")
+    forget(server)
     try:
         assert ask(client, "a").ids == book[0]
     except errors.DataLoss:
@@ -169,7 +169,7 @@ def test_state_and_log_gone_is_data_loss_and_names_the_last_good_bookmark(
 ) -> None:
     blocks = blocks_of(store)
     store.delete(blocks["log"][-1], *blocks["snapshot"])
-    forget(server, "a")
+    forget(server)
     with pytest.raises(errors.DataLoss) as lost:
         ask(client, "a")
     assert lost.value.extra["bookmark"] == "chapter 1"
@@ -181,7 +181,7 @@ def test_a_harmed_log_alone_hurts_nobody(
     client: InferenceClient, server: InferenceServer, store: redis.Redis, book: Any
 ) -> None:
     hurt(store, blocks_of(store)["log"][0], "flip")
-    forget(server, "a")
+    forget(server)
     assert ask(client, "a").ids == book[0]
 
 
@@ -189,7 +189,7 @@ def test_a_harmed_manifest_is_data_loss(
     client: InferenceClient, server: InferenceServer, store: redis.Redis, book: Any
 ) -> None:
     hurt(store, manifest_key("default", Vault(store).heads.get("default", "a").manifest), "flip")
-    forget(server, "a")
+    forget(server)
     with pytest.raises(errors.DataLoss):
         ask(client, "a")
     client.rewind_session("a", "chapter 1")
@@ -201,7 +201,7 @@ def test_a_fork_falls_back_to_the_bookmarks_of_its_origin(
 ) -> None:
     client.fork_session("a", "b")
     hurt(store, blocks_of(store, "b")["snapshot"][0], "delete")
-    forget(server, "a", "b")
+    forget(server)
     said = ask(client, "b")
     assert said.ids == book[0] and said.last.usage.recomputed
 
@@ -256,7 +256,7 @@ def test_cancel_while_recomputing_leaves_nothing_behind(
 ) -> None:
     blocks = blocks_of(store)
     store.delete(*blocks["page"], *blocks["snapshot"])
-    forget(server, "a")
+    forget(server)
     with pytest.raises(errors.DeadlineExceeded):
         list(client.generate("a", QUESTION, timeout=0.02))
     wait_for(lambda: books_balance(server))

@@ -46,7 +46,7 @@ def check_one(client: InferenceClient, server: InferenceServer, vault: Vault, se
     segments = [ids for _, ids in vault.log("default", vault.manifest("default", head.manifest))]
     assert digest.of_segments(segments, 64).hex() == head.digest
     live = ask(client, session, max_tokens=8).ids
-    forget(server, session)
+    forget(server)
     assert ask(client, session, max_tokens=8).ids == live
 
 

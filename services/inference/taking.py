@@ -1,0 +1,194 @@
+"""Taking a reading up: from memory, from the vault, or from its tokens; and mending in the vault what was lost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import structlog
+
+from engine import Engine, Event, SnapshotMismatch
+from services import errors
+from services.inference.driver import Driver, Stop
+from services.inference.states import restore, state_of
+from services.vault.heads import Head
+from services.vault.manifest import Manifest, Segment
+from services.vault.sealing import Damaged
+from services.vault.store import Lost
+from services.vault.vault import Draft, Piece, State, Vault
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass
+class Work:
+    """A private live copy of a reading, and what was read on top of it so far."""
+
+    tenant: str
+    head: Head
+    base: Manifest  # has pages and rungs up to where this was last saved
+    segments: tuple[Segment, ...]  # of the head
+    seq: int = 0  # 0: nothing is live, `base` has all of it
+    pieces: list[Piece] = field(default_factory=list)
+    resumed: int = 0  # tokens taken from memory or the vault
+    shared: int = 0  # of these, read by another reading
+    restore_ms: float = 0.0  # 0: it was live
+    recomputed: bool = False
+    computing_s: float = 0.0  # since `base`
+
+    @property
+    def position(self) -> int:
+        return sum(segment.tokens for segment in self.segments) + sum(piece.read for piece in self.pieces)
+
+    @property
+    def seconds(self) -> float:
+        return self.base.seconds + self.computing_s
+
+
+class Taking:
+    def __init__(self, driver: Driver, vault: Vault, empty: Manifest) -> None:
+        self.driver, self.vault, self.empty = driver, vault, empty
+
+    def blank(self, tenant: str, head: Head | None) -> Work:
+        return Work(tenant, head or Head("", 0), self.empty, (), self.driver.call(Engine.open))
+
+    def take(self, tenant: str, head: Head, stop: Stop) -> Work:
+        """What the head names, live."""
+        started = time.monotonic()
+        live = self.driver.borrow((tenant, head.digest))
+        try:
+            work = self._taken(tenant, head, live, stop)
+        except Damaged as damaged:
+            if live is not None:
+                self.driver.close(live)
+            raise self._lost(tenant, head, damaged) from damaged
+        if live is None:
+            work.restore_ms = (time.monotonic() - started) * 1000
+            self.vault.metrics.restored(work.restore_ms / 1000, work.resumed)
+        return work
+
+    def load(self, tenant: str, manifest: Manifest) -> int:
+        """The end of a manifest, which has a rung there."""
+        rung = manifest.rungs[-1]
+        live = self.driver.borrow((tenant, rung.digest))
+        if live is not None:
+            return live
+        return restore(self.driver.engine, self.driver.call, self.vault, tenant, manifest, rung)
+
+    def _taken(self, tenant: str, head: Head, live: int | None, stop: Stop) -> Work:
+        manifest = self.vault.at(tenant, head.view, (head.draft, head.parent))
+        if live is not None:
+            return Work(tenant, head, manifest, manifest.segments, live, resumed=manifest.position)
+        self.vault.heads.touch(tenant, head.session)
+        if manifest.fingerprint != self.empty.fingerprint:
+            manifest = self._same_by_this_engine(tenant, manifest)
+        base, seq, damaged = self._best(tenant, manifest)
+        work = Work(tenant, head, base, manifest.segments, seq, resumed=base.position, recomputed=damaged)
+        try:
+            self._catch_up(work, manifest, stop)
+            return self._settled(work, manifest, damaged)
+        except BaseException:
+            self.driver.close(seq)
+            raise
+
+    def _same_by_this_engine(self, tenant: str, manifest: Manifest) -> Manifest:
+        """Another model's reading: the same tokens may have been read by this one since; else they are read again."""
+        if manifest.tokenizer != self.empty.tokenizer:
+            self.vault.metrics.refused("fingerprint")
+            raise errors.StateIncompatible(
+                "this session was read with another tokenizer; read the source again",
+                session_fingerprint=manifest.fingerprint,
+                engine_fingerprint=self.empty.fingerprint,
+            )
+        place = [(manifest.position, manifest.digest)]
+        return self.vault.find(tenant, self.empty.fingerprint, place) or manifest
+
+    def _best(self, tenant: str, manifest: Manifest) -> tuple[Manifest, int, bool]:
+        """(the furthest place that is whole, a sequence that stands there, whether a further one was not)."""
+        bad: frozenset[str] = frozenset()
+        ours = manifest.fingerprint == self.empty.fingerprint
+        for rung in reversed(manifest.rungs if ours else ()):
+            cut = manifest.cut(rung.position, rung.digest)
+            if bad & {ref.name for ref in (*cut.pages, *rung.parts)}:
+                continue
+            try:
+                return cut, self.load(tenant, cut), bool(bad)
+            except Lost as lost:
+                bad |= lost.bad
+            except SnapshotMismatch as mismatch:
+                log.error("snapshot_mismatch", position=rung.position, why=str(mismatch))
+                bad |= {ref.name for ref in rung.parts}
+        return self.empty, self.driver.call(Engine.open), bool(bad) or not ours
+
+    def _catch_up(self, work: Work, manifest: Manifest, stop: Stop) -> None:
+        """Reads the tokens between the rung and the place, and looks whether they lead there."""
+        if manifest.position == work.base.position:
+            return
+        if work.recomputed:
+            log.warning("recomputing", session=work.head.session, start=work.base.position, position=manifest.position)
+            self.vault.metrics.recomputed(manifest.position - work.base.position)
+        started = time.monotonic()
+        for _, ids in self.vault.ids(work.tenant, manifest, since=work.base.position):
+            for _ in self.feed(work.seq, ids, stop):
+                pass
+        work.computing_s = time.monotonic() - started
+        digest = self.driver.call(lambda engine: engine.digest(work.seq)).hex()
+        if digest != manifest.digest:
+            raise Damaged("log", f"reads to {digest[:12]}, not {manifest.digest[:12]}")
+
+    def feed(self, seq: int, ids: list[int], stop: Stop, score: bool = False) -> Iterator[Event]:
+        """The events of the engine up to Done."""
+        yield from self.driver.run(lambda engine: engine.read(seq, ids, score=score), stop)
+
+    def _settled(self, work: Work, manifest: Manifest, damaged: bool) -> Work:
+        """Stores what was computed again, so that it is done once; and keeps it live for the next call."""
+        if damaged:
+            self._mend(work, manifest)
+        elif manifest.position == work.base.position:
+            work.base = manifest
+        self._keep_a_copy(work)
+        return work
+
+    def _mend(self, work: Work, manifest: Manifest) -> None:
+        state = self.export(work.seq, 0)
+        if manifest.fingerprint == self.empty.fingerprint and self.vault.repair(work.tenant, manifest, state):
+            work.base = manifest
+            return
+        draft = Draft(self.empty, manifest.segments, (), state, work.seconds)
+        try:
+            work.head, work.base = self.vault.commit(work.tenant, work.head, draft)
+        except errors.Conflict as conflict:  # whoever moved the head meanwhile goes first
+            log.warning("repair_not_stored", session=work.head.session, why=conflict.detail)
+        work.computing_s = 0.0
+
+    def _keep_a_copy(self, work: Work) -> None:
+        self.driver.keep((work.tenant, work.head.digest), work.seq)
+        copy = self.driver.borrow((work.tenant, work.head.digest))
+        assert copy is not None, "just kept"
+        work.seq = copy
+
+    def export(self, seq: int, first: int) -> State:
+        """State and latents from `first` on, in one command: nothing steps between them."""
+        return state_of(self.driver.call(lambda engine: engine.export(seq, first)))
+
+    def _lost(self, tenant: str, head: Head, damaged: Damaged) -> errors.ShioriError:
+        """Neither state nor tokens are left. Says which bookmark still stands, or that the session is gone by now."""
+        self.vault.head(tenant, head.session)
+        log.error("reading_lost", session=head.session, why=str(damaged))
+        return errors.DataLoss(
+            f"the reading of session {head.session!r} is damaged and its tokens are lost: {damaged}",
+            session=head.session,
+            bookmark=self._last_whole(tenant, head.session),
+        )
+
+    def _last_whole(self, tenant: str, session: str) -> str:
+        """The furthest bookmark whose state is whole; "" when none is."""
+        for mark in reversed(self.vault.marks(tenant, session)):
+            try:
+                manifest = self.vault.at(tenant, mark.view)
+                self.vault.load(tenant, manifest, manifest.rungs[-1], lambda first, rows: None)
+                return mark.name
+            except (Damaged, IndexError) as damaged:
+                log.warning("bookmark_damaged", name=mark.name, why=str(damaged))
+        return ""
