@@ -117,7 +117,7 @@ class Connection:
         self._send([memoryview(_words(b"AUTH", *(word.encode() for word in [*user, password])))])
         try:
             self._reply()
-        except exceptions.ResponseError as error:
+        except (exceptions.ResponseError, exceptions.AuthenticationError) as error:
             code = str(error).split(" ", 1)[0]  # no more of it: who does not know AUTH answers with what it was given
             raise exceptions.AuthenticationError(f"{self._place} did not take user and password ({code})") from None
 
