@@ -47,8 +47,8 @@ def decode(engine: Engine, sequence: int, **params: object) -> list[int]:
 
 def state(engine: Engine, sequence: int) -> dict[str, Tensor]:
     """Everything a sequence is, logits included when there are some."""
-    position, logits = engine.position(sequence), engine._sequences[sequence].logits
-    parts = engine.snapshot(sequence).tensors | {"latents": engine.latents(sequence, 0, position)}
+    exported, logits = engine.export(sequence), engine._sequences[sequence].logits
+    parts = exported.tensors | {"latents": exported.latents}
     return parts if logits is None else parts | {"logits": logits}
 
 

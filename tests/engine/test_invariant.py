@@ -1,13 +1,15 @@
 """A reading is a pure function of what was read. Programs are drawn at random; equality is to the bit."""
 
+import random
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine import Engine, SamplingParams
+from engine import Engine, SamplingParams, Snapshot
 from engine.digest import of_segments
 from engine.testing import tiny_model
 from tests.engine.driving import engine_of, poison, read, run, some_ids, state
@@ -24,9 +26,11 @@ OPS = st.one_of(
     st.tuples(st.just("generate"), st.integers(1, 5)),
     st.tuples(st.just("abort"), st.just(0)),
     st.tuples(st.just("move"), STEPS),
+    st.tuples(st.just("twin"), st.integers(0, 99)),
+    st.tuples(st.just("twin"), st.integers(0, 99)),
     st.tuples(st.just("close"), st.just(0)),
 )
-PROGRAM = st.lists(st.tuples(OPS, st.integers(0, 9)), min_size=3, max_size=16)
+PROGRAM = st.lists(st.tuples(OPS, st.integers(0, 9)), min_size=4, max_size=24)
 
 
 @dataclass
@@ -104,7 +108,7 @@ class Program:
             answer = [event.id for event in run(engine) if hasattr(event, "logprob")]
             engine.close(fork)
             reader.segment = answer
-            engine.read(reader.sequence, answer)
+            reader.request = engine.read(reader.sequence, answer)
 
     def abort(self, reader: Reader, _: int) -> None:
         if reader.segment:
@@ -121,9 +125,50 @@ class Program:
         reader.engine = self.engines[-1]
         reader.sequence = reader.engine.restore(snapshot, latents)
 
+    def twin(self, reader: Reader, seed: int) -> None:
+        """Out of the engine where it stands, in the middle of a read too; piece by piece into another one, on there.
+
+        The original goes on as well. The other engine runs while it takes the twin up.
+        """
+        draw = random.Random(seed)
+        if reader.engine.describe().pages_free > 8 and draw.random() < 0.7:
+            self.read(reader, draw.choice([100, 150, 260]))
+            self.step(reader, draw.randint(1, 3))
+        exported = reader.engine.export(reader.sequence)
+        engine = self.another(exported.position, draw)
+        sequence = engine.begin_restore(exported.position)
+        for first, stop in cuts(exported.position, draw):
+            engine.put_latents(sequence, first, exported.latents[:, first:stop])
+            if draw.random() < 0.3:
+                engine.step()
+        engine.finish_restore(sequence, Snapshot(exported.position, exported.digest, exported.tensors))
+        assert engine.export(sequence).tags == exported.tags
+        twin = Reader(engine, sequence, list(reader.segments), reader.segment)
+        self.readers.append(twin)
+        rest = (twin.segment or [])[exported.position - twin.read_before :]
+        if rest:
+            twin.request = engine.read(sequence, rest)
+
+    def another(self, tokens: int, draw: random.Random) -> Engine:
+        """Any engine with room, or a fresh one."""
+        engine = draw.choice(self.engines)
+        info = engine.describe()
+        if draw.random() < 0.5 and info.slots_free and info.pages_free * info.page_tokens > tokens + 2000:
+            return engine
+        self.engines.append(engine_of(MODEL, prefill_tokens_per_step=draw.choice([64, 128, 512])))
+        return self.engines[-1]
+
     def close(self, reader: Reader, _: int) -> None:
         reader.engine.close(reader.sequence)
         self.readers.remove(reader)
+
+
+def cuts(tokens: int, draw: random.Random) -> list[tuple[int, int]]:
+    """Positions 0..tokens in pieces of any length, in any order."""
+    edges = sorted({0, tokens, *(draw.randint(0, tokens) for _ in range(draw.randint(0, 5)))})
+    pieces = list(pairwise(edges))
+    draw.shuffle(pieces)
+    return pieces
 
 
 def in_one_go(segments: list[list[int]]) -> tuple[Engine, int]:
@@ -134,7 +179,7 @@ def in_one_go(segments: list[list[int]]) -> tuple[Engine, int]:
     return engine, sequence
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(STEPS, PROGRAM)
 def test_any_program_leaves_what_reading_the_same_segments_in_one_go_leaves(prefill, operations):
     program = Program(prefill)
@@ -145,6 +190,7 @@ def test_any_program_leaves_what_reading_the_same_segments_in_one_go_leaves(pref
         engine, sequence = in_one_go(reader.segments)
         assert reader.engine.position(reader.sequence) == reader.read_before
         assert reader.engine.digest(reader.sequence) == engine.digest(sequence) == of_segments(reader.segments, 64)
+        assert reader.engine.export(reader.sequence).tags == engine.export(sequence).tags
         found, expected = state(reader.engine, reader.sequence), state(engine, sequence)
         assert {"kda", "conv", "latents"} <= found.keys()
         for name in found.keys() & expected.keys():
