@@ -10,9 +10,9 @@ from services.inference.answers import head_message
 from services.inference.calls import Call, rpc, session_id
 from services.inference.pb import inference_pb2 as pb
 from services.inference.pb import inference_pb2_grpc
+from services.inference.repairing import export, load, repair
 from services.inference.service import Service
 from services.inference.servicer import Servicer
-from services.vault import archive
 
 
 class Operator(inference_pb2_grpc.VaultServicer):
@@ -27,21 +27,21 @@ class Operator(inference_pb2_grpc.VaultServicer):
 
     @rpc
     def Show(self, request: pb.VaultShowRequest, call: Call) -> pb.VaultReport:
-        report = self.service.keeper.report(call.tenant)
+        report = self.service.audit.report(call.tenant)
         tiers = [pb.VaultTier(**vars(tier)) for tier in report.tiers]
         return pb.VaultReport(**(vars(report) | {"tiers": tiers}))
 
     @rpc
     def Verify(self, request: pb.VaultSessionRequest, call: Call) -> Iterator[pb.VaultFinding]:
-        yield from _findings(self.service.keeper.verify(call.tenant, _session_or_all(request)), call)
+        yield from _findings(self.service.audit.verify(call.tenant, _session_or_all(request)), call)
 
     @rpc
     def Repair(self, request: pb.VaultSessionRequest, call: Call) -> Iterator[pb.VaultFinding]:
-        yield from _findings(self.service.readings.repair(call.tenant, _session_or_all(request), call.stop), call)
+        yield from _findings(repair(self.service, call.tenant, _session_or_all(request), call.stop), call)
 
     @rpc
     def Export(self, request: pb.VaultSessionRequest, call: Call) -> Iterator[pb.VaultChunk]:
-        for data in archive.export(self.service.vault, call.tenant, session_id(request.session_id)):
+        for data in export(self.service, call.tenant, session_id(request.session_id)):
             call.stop.check()
             yield pb.VaultChunk(data=data)
 
@@ -52,7 +52,7 @@ class Operator(inference_pb2_grpc.VaultServicer):
             raise errors.InvalidInput("the first message of Import is the new session's name")
         service, name = self.service, session_id(first.session_id)
         call.facts["session"] = name
-        head = archive.load(service.vault, call.tenant, name, _data(requests, call), service.fingerprint)
+        head = load(service, call.tenant, name, _data(requests, call))
         return pb.Session(session_id=name, head=head_message(head), fingerprint=service.fingerprint)
 
     @rpc
@@ -67,7 +67,7 @@ class Operator(inference_pb2_grpc.VaultServicer):
         entries = [
             pb.VaultHistoryEntry(
                 head=pb.Head(position=past.view.position, digest=past.view.digest),
-                left_ms=int(past.id),
+                left_ms=int(past.id),  # when it was left
                 reason=past.reason,
                 until_ms=past.until_ms,
             )

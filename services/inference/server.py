@@ -13,6 +13,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from services.inference.client import SERVER_KEEPALIVE_OPTIONS
+from services.inference.operator import Operator
 from services.inference.pb import inference_pb2, inference_pb2_grpc
 from services.inference.service import load_service
 from services.inference.servicer import Servicer
@@ -39,6 +40,7 @@ class InferenceServer:
         self._close_metrics: Callable[[], None] = lambda: None
         self._grpc = grpc.server(ThreadPoolExecutor(_THREADS, thread_name_prefix="rpc"), options=_OPTIONS)
         inference_pb2_grpc.add_InferenceServicer_to_server(self.servicer, self._grpc)
+        inference_pb2_grpc.add_VaultServicer_to_server(Operator(self.servicer), self._grpc)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         if settings.reflection:
             reflection.enable_server_reflection([_NAME, reflection.SERVICE_NAME], self._grpc)

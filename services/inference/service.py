@@ -20,6 +20,7 @@ from services.inference.driver import Driver
 from services.inference.readings import Readings
 from services.inference.settings import InferenceSettings
 from services.inference.text import Tokenizer, load_tokenizer
+from services.vault.audit import Audit
 from services.vault.keeper import Keeper
 from services.vault.manifest import Manifest
 from services.vault.metrics import Metrics
@@ -42,6 +43,7 @@ class Service:
     tokenizer: Tokenizer
     driver: Driver
     keeper: Keeper
+    audit: Audit
     readings: Readings
 
     @property
@@ -77,6 +79,8 @@ def load_service(
     keeper = open_vault(settings.vault(), metrics, empty.page_tokens * row_bytes, _host_memory(settings.device))
     driver = Driver(engine, on_failure)
     readings = Readings(driver, keeper.vault, empty, settings.rung_s, int(settings.history_hours * 3_600_000))
+    audit = Audit(keeper, settings.durability)
+    metrics.watch(audit.stock)
     keeper.start()
     log.info("model_loaded", folder=str(folder), fingerprint=mark, contract=info.contract)
     return Service(
@@ -88,6 +92,7 @@ def load_service(
         tokenizer=tokenizer,
         driver=driver,
         keeper=keeper,
+        audit=audit,
         readings=readings,
     )
 

@@ -49,7 +49,7 @@ class Limits:
 
 class Keeper:
     def __init__(self, vault: Vault, client: Any, limits: Limits, every_s: float) -> None:
-        self.vault, self.limits, self._redis, self._every_s = vault, limits, client, every_s
+        self.vault, self.limits, self.client, self._every_s = vault, limits, client, every_s
         self.sweeper = Sweeper(vault, client)
         cold = vault.store.cold
         self.tiers = Tiers(vault, client, cold) if cold else None
@@ -101,13 +101,13 @@ class Keeper:
                 )  # fmt: skip
 
     def used(self, tenant: str) -> int:
-        return int(self._redis.hget(counters_key(tenant), "used") or 0)
+        return int(self.client.hget(counters_key(tenant), "used") or 0)
 
     def memory(self) -> tuple[int, int]:
         """Bytes that Redis uses, and its limit (0: none); at most a second old."""
         asked, used, limit = self._memory
         if time.monotonic() - asked > 1:
-            info = self._redis.info("memory")
+            info = self.client.info("memory")
             used, limit = int(info["used_memory"]), self.limits.max_bytes or int(info.get("maxmemory", 0))
             self._memory = (time.monotonic(), used, limit)
         return used, limit
@@ -144,6 +144,13 @@ class Keeper:
         done = [size for name in names if (size := self._down(tenant, name)) >= 0]
         self.collect(tenant)
         return len(done), sum(done)
+
+    def recover(self, tenant: str) -> tuple[int, int]:
+        """Sessions that Redis has lost, from the cold tier: (brought back, there already)."""
+        if self.tiers is None:
+            raise errors.InvalidInput("there is no cold tier: set SHIORI_COLD_URL")
+        with self.lease(tenant):
+            return self.tiers.recover(tenant)
 
     def _down(self, tenant: str, session: str) -> int:
         assert self.tiers is not None
@@ -187,7 +194,7 @@ class Keeper:
             return None
 
     def tenants(self) -> list[str]:
-        keys = self._redis.scan_iter("shiori:{*}:counters", count=1000)
+        keys = self.client.scan_iter("shiori:{*}:counters", count=1000)
         return [key.decode().split("{")[1].split("}")[0] for key in keys]
 
     # --- one at a time ------------------------------------------------------------------------------------------------
@@ -197,7 +204,7 @@ class Keeper:
         """Yields what renews it. Raises Conflict when another keeper does not let go."""
         name, token = f"shiori:{{{tenant}}}:keeper", secrets.token_hex(8)
         deadline = time.monotonic() + patience_s
-        while not self._redis.set(name, token, nx=True, px=_LEASE_MS):
+        while not self.client.set(name, token, nx=True, px=_LEASE_MS):
             if time.monotonic() > deadline:
                 raise errors.Conflict("another keeper is at work on this tenant; try again", code="keeper_busy")
             time.sleep(0.05)

@@ -1,5 +1,6 @@
 """What the vault does and holds, for Prometheus. One object per process, handed to whoever has something to tell."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -80,6 +81,10 @@ class Metrics:
         """`tier` is one of TIERS, `what` one of DAMAGES."""
         self._damaged.labels(_one_of(TIERS, tier), _one_of(DAMAGES, what)).inc()
 
+    def all_damaged(self) -> int:
+        """Blocks found damaged or missing since the start."""
+        return int(sum(s.value for m in self._damaged.collect() for s in m.samples if s.name.endswith("_total")))
+
     def lag(self, reading: str, seconds: float, tokens: int) -> None:
         """What a kill would cost this running reading now; the worst of all is shown. Nothing (0, 0) forgets it."""
         if seconds or tokens:
@@ -89,9 +94,14 @@ class Metrics:
 
     # ---- what is asked at a scrape -------------------------------------------------------------------------------
 
-    def watch(self, report: Callable[[], Stock]) -> None:
-        """`report` is called at each scrape. Once per object."""
-        self.registry.register(_Gauges(report))
+    def watch(self, report: Callable[[], Stock], fresh_s: float = 60.0) -> None:
+        """`report` is called at a scrape, not more often than `fresh_s`: it may list a bucket. Once per object."""
+        self.registry.register(_Gauges(report, fresh_s))
+
+    def damages(self) -> int:
+        """Blocks found damaged or missing since this process started."""
+        samples = [sample for family in self._damaged.collect() for sample in family.samples]
+        return int(sum(sample.value for sample in samples if sample.name.endswith("_total")))
 
     def serve(self, address: str) -> Callable[[], None]:
         """Answers GET /metrics at "host:port" from a thread of its own ("": nowhere). Returns what ends that."""
@@ -142,23 +152,33 @@ class _Lag:
 
 
 class _Gauges:
-    def __init__(self, report: Callable[[], Stock]) -> None:
-        self._report = report
+    def __init__(self, report: Callable[[], Stock], fresh_s: float) -> None:
+        self._report, self._fresh_s = report, fresh_s
+        self._stock: Stock | None = None
+        self._asked = 0.0
 
     def collect(self) -> Iterator[Metric]:
         """With Redis away the gauges are absent and everything else is still told."""
+        if self._stock is None or time.monotonic() - self._asked >= self._fresh_s:
+            self._stock, self._asked = self._now(), time.monotonic()
+        yield from _gauges_of(self._stock) if self._stock else ()
+
+    def _now(self) -> Stock | None:
         try:
-            stock = self._report()
+            return self._report()
         except Exception as error:
             log.warning("metrics_incomplete", why=type(error).__name__)
-            return
-        yield _family("bytes", "Bytes held, as stored", ("tier", "kind"), stock.bytes.items())
-        yield _family("blocks", "Blocks held", ("tier",), (((tier,), count) for tier, count in stock.blocks.items()))
-        yield _family(
-            "tenant_bytes", "Bytes that count towards a tenant's quota", ("tenant", "tier"), stock.tenants.items()
-        )
-        yield _gauge("redis_used_bytes", "Redis' used_memory", stock.redis_used)
-        yield _gauge("redis_max_bytes", "Redis' maxmemory, or SHIORI_VAULT_MAX_MB; 0: no limit", stock.redis_max)
+            return None
+
+
+def _gauges_of(stock: Stock) -> Iterator[Metric]:
+    yield _family("bytes", "Bytes held, as stored", ("tier", "kind"), stock.bytes.items())
+    yield _family("blocks", "Blocks held", ("tier",), (((tier,), count) for tier, count in stock.blocks.items()))
+    yield _family(
+        "tenant_bytes", "Bytes that count towards a tenant's quota", ("tenant", "tier"), stock.tenants.items()
+    )
+    yield _gauge("redis_used_bytes", "Redis' used_memory", stock.redis_used)
+    yield _gauge("redis_max_bytes", "Redis' maxmemory, or SHIORI_VAULT_MAX_MB; 0: no limit", stock.redis_max)
 
 
 def _gauge(name: str, says: str, value: float) -> Metric:

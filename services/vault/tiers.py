@@ -122,6 +122,11 @@ class Tiers:
         if manifest:
             self._vault.heads.tell_known(tenant, self._vault.known_names(tenant, manifest), head.view.manifest)
 
+    def drop(self, tenant: str, blocks: Iterable[tuple[str, str]]) -> None:
+        """(kind, name): damaged copies, so that whole ones can take their place."""
+        kinds = {"manifest": "man"}
+        self._cold.delete([cold_key(tenant, kinds.get(kind, "blk"), name) for kind, name in blocks if name])
+
     def forget_head(self, tenant: str, session: str) -> None:
         """First of all when a session is deleted: no copy may bring it back."""
         self._cold.delete([cold_key(tenant, "head", session)])
