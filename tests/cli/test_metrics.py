@@ -56,14 +56,26 @@ def test_the_worst_lag_is_shown_until_that_reading_is_saved(metrics: Metrics, ad
     assert scrape(address)["watermark_lag_seconds",] == 1.5
 
 
-def test_the_stock_is_asked_at_each_scrape(metrics: Metrics, address: str) -> None:
+def test_the_stock_is_asked_at_a_scrape(metrics: Metrics, address: str) -> None:
     stock = [Stock(bytes={("redis", "page"): 10}, tenants={("alice", "cold"): 7}, redis_max=99)]
-    metrics.watch(lambda: stock[-1])
+    metrics.watch(lambda: stock[-1], fresh_s=0)
     assert scrape(address)["bytes", "page", "redis"] == 10
     stock.append(Stock(blocks={"cold": 3}))
     seen = scrape(address)
     assert ("bytes", "page", "redis") not in seen
     assert seen["blocks", "cold"] == 3
+
+
+def test_the_stock_is_not_asked_at_every_scrape(metrics: Metrics, address: str) -> None:
+    stocks = iter([Stock(redis_used=1), Stock(redis_used=2)])
+    metrics.watch(lambda: next(stocks), fresh_s=1000)
+    assert [scrape(address)["redis_used_bytes",] for _ in range(3)] == [1, 1, 1]
+
+
+def test_damages_are_counted_whatever_they_are(metrics: Metrics) -> None:
+    metrics.damaged("redis", "bytes")
+    metrics.damaged("cold", "missing")
+    assert metrics.damages() == 2
 
 
 def test_a_stock_that_cannot_be_told_hides_nothing_else(metrics: Metrics, address: str) -> None:
