@@ -15,13 +15,12 @@ from engine import Engine, EngineConfig, load_model
 from engine.testing import save_random_checkpoint
 from services import errors
 from services.inference.client import InferenceClient, text
-from services.inference.heads import block_key, manifest_key
 from services.inference.server import InferenceServer
 from services.inference.text import encode_parts, load_tokenizer
-from services.inference.vault import Vault
+from services.vault.store import block_key, manifest_key
 from tests.inference.conftest import BOOK, ServerProcess, wait_for
 from tests.inference.helpers import QUESTION, ask, books_balance, forget, read
-from tests.inference.test_vault import hurt
+from tests.vault.test_vault import hurt
 
 CHAPTERS = [BOOK[:1500], "Chapter two. " + BOOK[300:2800], "Chapter three: " + BOOK[:700]]
 
@@ -50,7 +49,7 @@ def test_a_killed_engine_is_resumed_by_another(
         said = ask(client, "a", max_tokens=32)
     control, tokens = unbroken(model_dir, steps)
     assert said.ids == tokens
-    assert_same_state(Vault(store), control)
+        assert_same_state(client, second, control)
     assert second.terminate() == 0
 
 

@@ -5,13 +5,10 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-import redis
-
 from engine import digest
 from services import errors
 from services.inference.client import InferenceClient, text
 from services.inference.server import InferenceServer
-from services.inference.vault import Vault
 from tests.inference.conftest import BOOK, wait_for
 from tests.inference.helpers import QUESTION, ask, books_balance, forget, read
 
@@ -19,7 +16,7 @@ SESSIONS = [f"s{n}" for n in range(4)]
 EXPECTED = (errors.Conflict, errors.EngineFull, errors.NotFound, errors.Cancelled, errors.DeadlineExceeded)
 
 
-def test_nothing_leaks_and_nothing_mixes(make_server: Callable[..., InferenceServer], store: redis.Redis) -> None:
+def test_nothing_leaks_and_nothing_mixes(make_server: Callable[..., InferenceServer]) -> None:
     server = make_server(slots=7, tokens=16384)
     with InferenceClient(f"127.0.0.1:{server.port}") as client:
         for session in SESSIONS:
@@ -30,20 +27,21 @@ def test_nothing_leaks_and_nothing_mixes(make_server: Callable[..., InferenceSer
     for thread in threads:
         thread.start()
     for _ in range(5):
-        server.servicer.loaded.vault.sweep("default")  # type: ignore[union-attr]
+        server.servicer.loaded.keeper.collect("default")  # type: ignore[union-attr]
     for thread in threads:
         thread.join()
     assert not broken
     wait_for(lambda: books_balance(server))
     with InferenceClient(f"127.0.0.1:{server.port}") as client:
         for session in client.list_sessions():
-            check_one(client, server, Vault(store), session.session_id)
+            check_one(client, server, session.session_id)
 
 
-def check_one(client: InferenceClient, server: InferenceServer, vault: Vault, session: str) -> None:
+def check_one(client: InferenceClient, server: InferenceServer, session: str) -> None:
     """The head's digest is that of its own token log, and what is live answers like what is stored."""
-    head = vault.heads.get("default", session)
-    segments = [ids for _, ids in vault.log("default", vault.manifest("default", head.manifest))]
+    vault = server.servicer.loaded.vault  # type: ignore[union-attr]
+    head = vault.head("default", session)
+    segments = [ids for _, ids in vault.ids("default", vault.at("default", head.view))]
     assert digest.of_segments(segments, 64).hex() == head.digest
     live = ask(client, session, max_tokens=8).ids
     forget(server)
