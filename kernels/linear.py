@@ -6,7 +6,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kernels.norm import wide
+
 ROWS = 64
+
+
+def matmul_wide(a: Tensor, b: Tensor) -> Tensor:
+    """a·b [m,n] in at least fp32: as it was summed, not rounded to 16 bits."""
+    if a.is_cuda and a.dtype in (torch.bfloat16, torch.float16):
+        return torch.mm(a, b, out_dtype=torch.float32)
+    return wide(a) @ wide(b)
 
 
 @dataclass(frozen=True)

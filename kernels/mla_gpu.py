@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kernels.linear import matmul_wide
 from kernels.norm import wide
 
 FEW = 64  # rows up to which the absorbed form runs
@@ -33,21 +34,16 @@ def absorbed(q: Tensor, pages: Tensor, table: Tensor, length: int, kv_b: Tensor,
     for first in range(0, len(table), block):
         start, keys = first * page, pages[table[first : first + block]].flatten(0, 1)
         keys[max(length - start, 0) :] = 0  # behind the last token may be anything
-        scores = _matmul(query, keys.T)
+        scores = matmul_wide(query, keys.T)
         if start + len(keys) > length - tokens:
             _hide(scores.view(heads, tokens, -1), length - tokens - start)
         new_peak = torch.maximum(peak, scores.amax(-1, keepdim=True))
         p, fade = scores.sub_(new_peak).exp_(), torch.exp(peak - new_peak)
         mass = mass * fade + p.sum(-1, keepdim=True)
-        acc = acc * fade + _matmul(p.to(keys.dtype), keys[:, :rank])
+        acc = acc * fade + matmul_wide(p.to(keys.dtype), keys[:, :rank])
         peak = new_peak
     read = (acc / mass).to(q.dtype).view(heads, tokens, rank)
     return (read @ kv_b[:, nope:].transpose(1, 2)).transpose(0, 1)
-
-
-def _matmul(a: Tensor, b: Tensor) -> Tensor:
-    """a·b, kept as it was summed: not rounded to 16 bits."""
-    return torch.mm(a, b, out_dtype=torch.float32) if a.is_cuda and a.dtype != torch.float32 else wide(a @ b)
 
 
 def _hide(scores: Tensor, first: int) -> None:

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kernels.linear import matmul_wide
 from kernels.norm import wide
 from kernels.pointwise import sigmoid, silu
 
@@ -23,7 +24,7 @@ def route(
     ``scale``; the scale comes after (model-spec §7.4, 12). bias_in_weights repeats a slip of the released remote code,
     which adds the bias to the scores in place (§2.6): only to reproduce its logits.
     """
-    scores = sigmoid(wide(x) @ wide(gate_weight).T)
+    scores = sigmoid(matmul_wide(x, gate_weight.T))
     indices = torch.topk(scores + wide(bias), top_k, dim=-1).indices
     weights = (scores + wide(bias) if bias_in_weights else scores).gather(-1, indices)
     if renormalize:
@@ -46,7 +47,7 @@ def moe_reference(x: Tensor, indices: Tensor, weights: Tensor, w1: Tensor, w3: T
 def moe(x: Tensor, indices: Tensor, weights: Tensor, w1: Tensor, w3: Tensor, w2: Tensor) -> Tensor:
     """The same, expert by expert over the tokens that chose it; the sum is kept in fp32."""
     if x.is_cuda:
-        return moe_grouped(x, indices, weights, w1, w3, w2)
+        return (moe_grouped if x.shape[0] > 1 else moe_single)(x, indices, weights, w1, w3, w2)
     y = torch.zeros(x.shape, dtype=wide(x).dtype, device=x.device)
     order = indices.flatten().argsort(stable=True)
     tokens, scale = order // indices.shape[1], weights.flatten()[order]
@@ -70,10 +71,19 @@ def moe_grouped(x: Tensor, indices: Tensor, weights: Tensor, w1: Tensor, w3: Ten
     ends = torch.searchsorted(chosen, experts, right=True, out_int32=True)  # rows of experts 0..e
     rows = x[order // top_k]
     hidden = silu(F.grouped_mm(rows, w1.transpose(1, 2), offs=ends))
-    hidden.mul_(F.grouped_mm(rows, w3.transpose(1, 2), offs=ends)).mul_(weights.flatten()[order, None])
+    hidden.mul_(F.grouped_mm(rows, w3.transpose(1, 2), offs=ends))
+    hidden.mul_(weights.flatten()[order, None].to(hidden.dtype))  # of one dtype: else torch takes thrice the time
     out = F.grouped_mm(hidden, w2.transpose(1, 2), offs=ends)
     back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=x.device))
     return out[back].view(tokens, top_k, -1).sum(1, dtype=wide(x).dtype).to(x.dtype)
+
+
+def moe_single(x: Tensor, indices: Tensor, weights: Tensor, w1: Tensor, w3: Tensor, w2: Tensor) -> Tensor:
+    """The same for one token: copies of its experts, for fewer launches than sorting takes."""
+    chosen, top_k = indices[0], indices.shape[1]
+    gate, up = (torch.mv(w[chosen].flatten(0, 1), x[0]).view(top_k, -1) for w in (w1, w3))
+    hidden = silu(gate).mul_(up).mul_(weights[0, :, None].to(x.dtype))
+    return torch.bmm(w2[chosen], hidden[..., None]).sum(0, dtype=wide(x).dtype).T.to(x.dtype)
 
 
 def weigh_experts(hidden: Tensor, indices: Tensor, weights: Tensor, experts: int) -> Tensor:

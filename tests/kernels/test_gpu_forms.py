@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kernels import mla_expanded, mla_gpu, moe, moe_reference
-from kernels.moe import moe_grouped
+from kernels.moe import moe_grouped, moe_single
 from tests.kernels.cases import assert_near
 from tests.kernels.test_mla import HEADS, NOPE, PAGE, ROPE, VALUE, case
 
@@ -59,3 +59,5 @@ def test_sorted_experts_give_what_the_definition_gives(tokens, experts, top):
     expected = moe_reference(*(y.double() if y.is_floating_point() else y for y in (x, indices, weights, w1, w3, w2)))
     assert_near(moe_grouped(x, indices, weights, w1, w3, w2), expected, 1e-5)
     assert_near(moe(x, indices, weights, w1, w3, w2), expected, 1e-5)
+    if tokens == 1:
+        assert_near(moe_single(x, indices, weights, w1, w3, w2), expected, 1e-5)
