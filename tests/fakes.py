@@ -25,6 +25,7 @@ class FileTwin(Twin):
         super().__init__(script=nearest_words)
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.path, self.delay, self.room = folder, folder / f"{tenant}.json", delay, room
+        self.quota: int | None = None  # characters that all sessions together may hold
 
     def describe(self) -> Any:
         numbers = ("parameters", "grid_tokens", "page_tokens", "page_bytes", "snapshot_bytes")
@@ -57,6 +58,15 @@ class FileTwin(Twin):
         with self._file(save=True):
             return super().fork_session(session_id, new_session_id, bookmark)
 
+    def plan(self, session_id: str, segments: Iterable[Iterable[Any]]) -> Any:
+        with self._file():
+            return super().plan(session_id, segments)
+
+    def list_sessions(self, limit: int = 100, after: str = "") -> list[Any]:
+        with self._file():
+            names = sorted(name for name in self.sessions if name > after)
+            return [self.described(name) for name in names[:limit]]
+
     def bookmark_session(self, session_id: str, name: str) -> Any:
         with self._file(save=True):
             reading = self.named(session_id)
@@ -72,6 +82,7 @@ class FileTwin(Twin):
         words = shown(parts)
         with self._file():
             position = self.named(session_id).head().position
+            self._check_quota(len(words))
         for n in range(4):
             time.sleep(self.delay)
             self._up()
@@ -88,6 +99,21 @@ class FileTwin(Twin):
             time.sleep(self.delay)
             self._up()
             yield message
+
+    def vault_report(self) -> Any:
+        with self._file():
+            used, tier = self._used(), {"name": "redis", "where": "redis://secret", "limit_bytes": 0}
+            tiers = [Reply(blocks=len(self.sessions), bytes=used, **tier)]
+            return Reply(tiers=tiers, sessions=len(self.sessions), cold_sessions=0, used_bytes=used,
+                         quota_bytes=self.quota or 0)  # fmt: skip
+
+    def _used(self) -> int:
+        return sum(reading.head().position for reading in self.sessions.values())
+
+    def _check_quota(self, more: int) -> None:
+        if self.quota is not None and self._used() + more > self.quota:
+            numbers = {"used_bytes": str(self._used()), "quota_bytes": str(self.quota)}
+            raise errors.VaultFull("The quota is used up.", code="quota_exceeded", **numbers)
 
     def _up(self) -> None:
         if (self.folder / "down").exists():

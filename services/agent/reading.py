@@ -13,26 +13,39 @@ from services.ingest.segments import segments
 from services.ingest.types import Chapter
 
 
-def read_source(model: Model, view: SourceView, session_id: str, emit: Emit = silent, start: int = 0) -> ReadingResult:
+def read_source(
+    model: Model, view: SourceView, session_id: str, emit: Emit = silent, start: int = 0, tokens: int = 0
+) -> ReadingResult:
     """Reads what the session has not read yet. Call it again after a failure: what was saved is not read twice.
 
     `start` is what the library believes is done; the engine's bookmarks are the truth and may be ahead or behind.
+    `tokens`: of the whole text, when somebody has counted them. StateIncompatible: the session was read in segments
+    that are cut otherwise; delete it and read it again, which takes over what is the same.
     """
     began = time.monotonic()
     todo = segments(view)  # type: ignore[arg-type]  # it looks at outline and blocks only
     session = model.open_session(session_id)
+    check_cuts(session, todo, view)
     done = segments_done(session, todo, view)
     if done != start:
         emit("reading.resumed", {"segments_done": done, "expected": start})
-    progress = Progress(model.count_tokens([text(view.text)]), session.head.position, emit)
+    progress = Progress(tokens or model.count_tokens([text(view.text)]), session.head.position, emit)
     digest = session.head.digest
     for n in range(done, len(todo)):
         digest = read_segment(model, view, session_id, todo, n, digest, progress)
     last = model.describe_session(session_id)
     seconds, count, head = time.monotonic() - began, len(todo), last.head
     return ReadingResult(
-        session_id, head.digest, head.position, count, count, seconds, last.saved_bytes, last.fingerprint
-    )
+        session_id, head.digest, head.position, count, count, seconds,
+        progress.shared, progress.read, last.saved_bytes, last.fingerprint,
+    )  # fmt: skip
+
+
+def check_cuts(session: Any, todo: Sequence[Chapter], view: SourceView) -> None:
+    """Every bookmark that the session has of this source must end a segment of today."""
+    ours = {mark.name for mark in session.bookmarks if mark.name.startswith(f"{view.id}@")}
+    if ours - {bookmark_of(view, segment) for segment in todo}:
+        raise errors.StateIncompatible("The reading was cut into other segments; the source must be read again.")
 
 
 def segments_done(session: Any, todo: Sequence[Chapter], view: SourceView) -> int:
@@ -82,6 +95,7 @@ class Progress:
 
     def __init__(self, total: int, position: int, emit: Emit):
         self.total, self.start, self.emit, self.began = total, position, emit, time.monotonic()
+        self.shared = self.read = 0
 
     def tell(self, message: Any, title: str, n: int, segments_total: int) -> None:
         position = int(message.position)
@@ -90,7 +104,15 @@ class Progress:
         where = {"title": title, "segments_done": n + bool(message.done), "segments_total": segments_total}
         pace = {"rate": round(rate, 1), "eta_s": round((total - position) / rate, 1) if rate > 0 else None}
         counts = {"done": position, "total": total, "durable": int(message.durable_position)}
-        self.emit("reading.progress", {"phase": "reading", **where, **counts, **pace})
+        self.emit("reading.progress", {"phase": "reading", **where, **counts, **pace, **self.usage_of(message)})
+
+    def usage_of(self, message: Any) -> dict[str, int]:
+        """Of the segment that this message ends: tokens taken over and tokens computed."""
+        if not message.done:
+            return {"shared_tokens": 0, "read_tokens": 0}
+        shared, read = int(message.usage.shared_tokens), int(message.usage.read_tokens)
+        self.shared, self.read = self.shared + shared, self.read + read
+        return {"shared_tokens": shared, "read_tokens": read}
 
 
 def open_session(model: Model, views: Sequence[SourceView], session_id: str, emit: Emit = silent) -> Any:

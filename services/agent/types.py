@@ -109,5 +109,7 @@ class ReadingResult:
     segments_done: int
     segments_total: int
     seconds: float
+    shared_tokens: int = 0  # taken over from another reading, since this call began
+    read_tokens: int = 0  # computed, since this call began
     saved_bytes: int = 0
     fingerprint: str = ""

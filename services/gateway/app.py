@@ -22,6 +22,7 @@ from services.gateway import (
     repositories,
     search,
     sessions,
+    usage,
     web,
 )
 from services.gateway.deps import Parts
@@ -29,7 +30,7 @@ from services.inference.client import InferenceClient
 from services.library.db import Database
 from services.settings import Settings
 
-ROUTERS = (documents, repositories, sessions, messages, search, jobs, model)
+ROUTERS = (documents, repositories, sessions, messages, search, jobs, model, usage)
 
 
 def create_app(settings: Settings | None = None, model_of: Callable[[str], Any] | None = None) -> FastAPI:

@@ -72,6 +72,12 @@ def cancel_job(here: PartsDep, tenant: TenantDep, job_id: Clean) -> out.JobOut:
     return show.job(work.cancel(here, tenant, job_id))
 
 
+@router.post("/{job_id}/retry", operation_id="retry_job", status_code=202, responses=responses(404, 409, 503))
+def retry_job(here: PartsDep, tenant: TenantDep, job_id: Clean) -> out.JobOut:
+    """A job that failed or was cancelled, once more: it goes on from what is saved."""
+    return show.job(work.retry(here, tenant, job_id))
+
+
 @router.get("/{job_id}/events", operation_id="follow_job", responses={**STREAM, **responses(404, 422)})
 async def follow_job(
     request: Request,

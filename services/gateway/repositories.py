@@ -27,7 +27,10 @@ BODY: dict[str, Any] = {
                 "schema": {
                     "type": "object",
                     "required": ["file"],
-                    "properties": {"file": {"type": "string", "contentMediaType": "application/octet-stream"}},
+                    "properties": {
+                        "file": {"type": "string", "contentMediaType": "application/octet-stream"},
+                        "previous": {"type": "string", "description": "What this is a newer version of"},
+                    },
                 }
             },
             "application/json": {
@@ -44,7 +47,7 @@ BODY: dict[str, Any] = {
     operation_id="create_repository",
     status_code=202,
     response_model=out.SourceOut,
-    responses=responses(409, 413, 422),
+    responses=responses(404, 409, 413, 422),
     openapi_extra=BODY,
 )
 async def create_repository(
@@ -60,7 +63,32 @@ async def create_repository(
             missing = [{"pointer": "/file", "detail": "is missing"}]
             raise InvalidInput("Send a file, or JSON with a url.", errors=missing)
         upload = UploadFile(file.file, size=file.size, filename=file.filename, headers=file.headers)
-        return await run_in_threadpool(take_file, here, tenant, idempotency_key, "repository", upload)
+        previous = _plain(form.get("previous"))
+        return await run_in_threadpool(take_file, here, tenant, idempotency_key, "repository", upload, previous)
+
+
+def _plain(field: Any) -> str | None:
+    if isinstance(field, FormFile) or (field and "\x00" in field):
+        raise InvalidInput("previous is not an id.", errors=[{"pointer": "/previous", "detail": "is not an id"}])
+    return field or None
+
+
+@router.post(
+    "/{source_id}/refresh",
+    operation_id="refresh_repository",
+    status_code=202,
+    response_model=out.SourceOut,
+    responses=responses(404, 409, 422),
+)
+def refresh_repository(here: PartsDep, tenant: TenantDep, source_id: Clean, idempotency_key: Key = None) -> Response:
+    """Fetches the newest commit of the same branch as a new repository; only what changed is read."""
+    with here.database.read() as db:
+        old = sources.ready(db, tenant, source_id, "repository")
+    if not old.url:
+        detail = "was uploaded as an archive"
+        raise InvalidInput(f"{old.title} {detail}: upload its new version.", code="no_url", errors=[{"detail": detail}])
+    wanted = out.RepositoryByUrl(url=old.url, revision=old.ref, previous=old.id)
+    return _from_url(here, tenant, idempotency_key, _allowed(wanted, here))
 
 
 def _by_url(body: bytes, here: Parts) -> out.RepositoryByUrl:
@@ -69,6 +97,10 @@ def _by_url(body: bytes, here: Parts) -> out.RepositoryByUrl:
     except ValidationError as error:
         found = [{"pointer": "/" + "/".join(map(str, e["loc"])), "detail": e["msg"]} for e in error.errors()]
         raise InvalidInput(found[0]["detail"], errors=found) from None
+    return _allowed(wanted, here)
+
+
+def _allowed(wanted: out.RepositoryByUrl, here: Parts) -> out.RepositoryByUrl:
     parsed = urlsplit(wanted.url)
     if parsed.username or parsed.password or (parsed.hostname or "").lower() not in here.settings.allowed_git_hosts():
         raise InvalidInput(
@@ -82,15 +114,16 @@ def _by_url(body: bytes, here: Parts) -> out.RepositoryByUrl:
 
 def _from_url(here: Parts, tenant: str, key: str | None, wanted: out.RepositoryByUrl) -> Response:
     title = urlsplit(wanted.url).path.strip("/").removesuffix(".git") or wanted.url
-    what = (wanted.url, wanted.revision or "")
-    return start_reading(here, tenant, key, "repository", title, wanted.model_dump(), what)
+    what = (wanted.url, wanted.revision or "", wanted.previous or "")
+    fields = {**wanted.model_dump(), "ref": wanted.revision}
+    return start_reading(here, tenant, key, "repository", title, fields, what)
 
 
 @router.get("/{source_id}/files", operation_id="list_repository_files", responses=responses(404))
 def list_files(here: PartsDep, tenant: TenantDep, source_id: Clean) -> out.Listed[out.FileOut]:
     with here.database.read() as db:
         files = sources.get(db, tenant, source_id, "repository").files
-    return out.Listed(data=[out.FileOut.model_validate(entry) for entry in files])
+    return out.Listed(data=sorted((out.FileOut.model_validate(entry) for entry in files), key=lambda file: file.path))
 
 
 @router.get("/{source_id}/files/{path:path}", operation_id="get_repository_file", responses=responses(404))

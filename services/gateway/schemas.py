@@ -48,6 +48,38 @@ class FileText(FileOut):
     text: str
 
 
+class PlanFrom(Out):
+    """Whose reading is taken over. `source_id` is null when it is a conversation's."""
+
+    source_id: str | None = None
+    title: str | None = None
+    bookmark: str | None = None
+
+
+class PlanOut(Out):
+    """What reading was expected to cost before it began, in tokens."""
+
+    tokens: int
+    known_tokens: int = Field(description="Read before, in this or another source: taken over")
+    to_read: int
+    segments: int
+    known_segments: int
+    after: str | None = Field(None, description="The last chapter or file that is known whole")
+    from_: PlanFrom | None = Field(None, alias="from", description="Whose reading that is")
+    seconds: float | None = Field(None, description="For the rest; null: the engine does not know its speed yet")
+
+
+class ReadingOut(Out):
+    """What reading did cost."""
+
+    position: int = Field(description="Tokens read")
+    shared_tokens: int | None = Field(None, description="Taken over from other readings")
+    read_tokens: int | None = Field(None, description="Computed")
+    segments_done: int
+    bytes: int
+    seconds: float
+
+
 class SourceOut(Out):
     """A document or a repository. `status`: queued, reading, ready, failed or cancelled."""
 
@@ -68,6 +100,10 @@ class SourceOut(Out):
     error: Problem | None = None
     job_id: str | None = None
     reading_id: str | None = None
+    previous: str | None = Field(None, description="The source that this is a newer version of")
+    ref: str | None = Field(None, description="The branch or tag that was asked for")
+    plan: PlanOut | None = None
+    reading: ReadingOut | None = Field(None, description="Not in lists")
     created_at: datetime
     updated_at: datetime
 
@@ -131,6 +167,7 @@ class SummariesOut(Out):
 class RepositoryByUrl(BaseModel):
     url: Annotated[Clean, StringConstraints(pattern=r"^https://", max_length=500)]
     revision: Annotated[Clean, StringConstraints(pattern=r"^[\w./-]{1,200}$")] | None = None
+    previous: Annotated[Clean, StringConstraints(max_length=100)] | None = None
 
 
 class SessionNew(BaseModel):
@@ -269,6 +306,25 @@ class JobOut(Out):
     created_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None
+
+
+class TierOut(Out):
+    """`name`: ring (the engine's host memory), redis or cold."""
+
+    name: str
+    blocks: int
+    bytes: int
+    limit_bytes: int | None = Field(None, description="null: none")
+
+
+class UsageOut(Out):
+    """What the caller's readings take."""
+
+    readings: int = Field(description="Engine sessions: sources, conversations")
+    cold_readings: int = Field(description="Of these, in the cold tier only")
+    used_bytes: int = Field(description="Counts towards the quota: all tiers, a block once")
+    quota_bytes: int | None = Field(None, description="null: none")
+    tiers: list[TierOut]
 
 
 class Check(Out):

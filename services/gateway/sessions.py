@@ -11,7 +11,6 @@ from services.gateway.deps import After, Clean, Limit, PartsDep, TenantDep
 from services.gateway.idempotent import Key, Made, once
 from services.gateway.problems import responses
 from services.library import idempotency, sessions
-from services.library import jobs as job_rows
 
 router = APIRouter(prefix="/sessions", tags=["sessions"])
 
@@ -65,13 +64,7 @@ def rename_session(here: PartsDep, tenant: TenantDep, session_id: Clean, body: o
 @router.delete("/{session_id}", operation_id="delete_session", status_code=204, responses=responses(404))
 def delete_session(here: PartsDep, tenant: TenantDep, session_id: Clean) -> Response:
     """With its messages and its state in the engine. An answer under way is cancelled."""
-    with here.database.write() as db:
-        running = [turn.job_id for turn in sessions.open_turns(db, tenant, session_id) if turn.job_id]
-        for job_id in running:
-            job_rows.request_cancel(db, tenant, job_id)
-        sessions.delete(db, tenant, session_id)
-    for job_id in running:
-        work.tell(here, job_id, ended=False)
+    work.delete_session(here, tenant, session_id)
     return Response(status_code=204)
 
 

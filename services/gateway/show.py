@@ -1,20 +1,37 @@
 """Rows to wire schemas."""
 
+from collections.abc import Callable
 from typing import Any
 
 from services.gateway import schemas as out
 from services.jobs import QUEUE_OF, Kinds
-from services.library.tables import Block, ChatSession, Job, Source, Summary, Symbol, Turn
+from services.library.tables import Block, ChatSession, Job, Reading, Source, Summary, Symbol, Turn
 from services.library.tables import Quote as QuoteRow
+
+
+def nobody(source_id: str) -> str | None:
+    """Titles that nobody looks up."""
+    return None
+
 
 SUBJECT_TYPES = {"doc": "document", "rep": "repository", "msg": "message"}
 
 
-def source(row: Source, *, brief: bool = False) -> out.SourceOut:
+def source(
+    row: Source, reading: Reading | None = None, title_of: Callable[[str], str | None] = nobody, *, brief: bool = False
+) -> out.SourceOut:
     """`brief` (in lists) leaves out a repository's outline: it has an entry a file."""
     left_out = {"outline"} if brief and row.kind == "repository" else set()
-    names = out.SourceOut.model_fields.keys() - left_out
-    return out.SourceOut.model_validate({name: getattr(row, name) for name in names})
+    names = out.SourceOut.model_fields.keys() - left_out - {"reading", "plan"}
+    plain = {name: getattr(row, name) for name in names}
+    return out.SourceOut.model_validate({**plain, "plan": plan(row.plan, title_of), "reading": reading})
+
+
+def plan(stored: dict[str, Any] | None, title_of: Callable[[str], str | None]) -> dict[str, Any] | None:
+    """With the title of the source that it goes on from, when that is still there."""
+    if not stored or not stored["from"] or not stored["from"]["source_id"]:
+        return stored
+    return {**stored, "from": {**stored["from"], "title": title_of(stored["from"]["source_id"])}}
 
 
 def symbol(row: Symbol) -> out.SymbolOut:

@@ -1,18 +1,19 @@
 """Routes that documents and repositories share, made once for each kind."""
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response, UploadFile
 from sqlalchemy.orm import Session
 
 from services import jobs
-from services.errors import InvalidInput, NotReady
+from services.errors import InvalidInput, NotFound
 from services.gateway import schemas as out
 from services.gateway import show, work
 from services.gateway.deps import After, Clean, Limit, Parts, PartsDep, TenantDep
 from services.gateway.idempotent import Made, once
 from services.gateway.problems import responses
-from services.library import blobs, idempotency, search, sources, summaries
+from services.library import blobs, idempotency, sources, summaries
 from services.library import jobs as job_rows
 
 NAME_LENGTH = 255
@@ -37,16 +38,27 @@ def _add_reading(router: APIRouter, kind: str) -> None:
     @router.get("/{source_id}", operation_id=f"get_{kind}", responses=responses(404))
     def get_source(here: PartsDep, tenant: TenantDep, source_id: Clean) -> out.SourceOut:
         with here.database.read() as db:
-            return show.source(sources.get(db, tenant, source_id, kind))
+            return show.source(
+                sources.get(db, tenant, source_id, kind),
+                sources.find_reading(db, tenant, source_id),
+                _title_of(db, tenant),
+            )
 
     @router.delete("/{source_id}", operation_id=f"delete_{kind}", status_code=204, responses=responses(404))
     def delete_source(here: PartsDep, tenant: TenantDep, source_id: Clean) -> Response:
-        """With its text, summaries and readings. Conversations about it stay readable."""
-        blob = work.delete_source(here, tenant, kind, source_id)
-        search.forget(here.settings.index_dir, source_id)
-        if blob:
-            blobs.delete(here.settings.blob_dir, blob)
+        """With its text, summaries, readings and every conversation about it: nothing keeps a word of it."""
+        work.delete_source(here, tenant, kind, source_id)
         return Response(status_code=204)
+
+
+def _title_of(db: Session, tenant: str) -> Callable[[str], str | None]:
+    def title(source_id: str) -> str | None:
+        try:
+            return sources.get(db, tenant, source_id).title
+        except NotFound:
+            return None
+
+    return title
 
 
 def _add_text(router: APIRouter, kind: str) -> None:
@@ -79,8 +91,7 @@ def _add_summaries(router: APIRouter, kind: str) -> None:
     def make_summaries(here: PartsDep, tenant: TenantDep, source_id: Clean, response: Response) -> out.SummariesOut:
         """Throws the old ones away and makes them anew. While that runs already, nothing new is started."""
         with here.database.write() as db:
-            if sources.get(db, tenant, source_id, kind).status != "ready":
-                raise NotReady("The source has not been read yet.")
+            sources.ready(db, tenant, source_id, kind)
             job = job_rows.latest(db, tenant, source_id, jobs.Kinds.summarise)
             fresh = job is None or job.status in work.ENDED
             if fresh:
@@ -113,6 +124,8 @@ def start_reading(
     """The row and its ingest job in one transaction; 202 with where to follow the job."""
 
     def make(db: Session) -> Made:
+        if fields.get("previous"):
+            sources.ready(db, tenant, fields["previous"], kind)
         source = sources.create(db, tenant, kind, title, **fields)
         job = work.new_job(db, tenant, jobs.Kinds.ingest, source.id)
         source.job_id = job.id
@@ -122,7 +135,10 @@ def start_reading(
     return once(here, tenant, key, idempotency.fingerprint(kind, *what), make)
 
 
-def take_file(here: Parts, tenant: str, key: str | None, kind: str, file: UploadFile) -> Response:
+def take_file(
+    here: Parts, tenant: str, key: str | None, kind: str, file: UploadFile, previous: str | None = None
+) -> Response:
     blob, name = store_upload(here, file)
     fields = {"filename": name, "media_type": file.content_type, "sha256": blob.sha256, "bytes": blob.bytes}
-    return start_reading(here, tenant, key, kind, name, fields, (name, blob.sha256))
+    fields["previous"] = previous or None
+    return start_reading(here, tenant, key, kind, name, fields, (name, blob.sha256, previous or ""))

@@ -12,8 +12,8 @@ from starlette.concurrency import run_in_threadpool
 
 from services import errors, events, jobs, log
 from services.gateway.deps import Parts
+from services.library import blobs, deletion, outcomes, search
 from services.library import jobs as rows
-from services.library import outcomes, sources
 from services.library.tables import Job
 
 logger = log.get_logger(__name__)
@@ -65,17 +65,46 @@ def tell(here: Parts, job_id: str, ended: bool) -> None:
         logger.warning("cancel_flag_failed", job=job_id, error=type(error).__name__)
 
 
-def delete_source(here: Parts, tenant: str, kind: str, source_id: str) -> str | None:
-    """Stops the work on it and removes it; returns the blob that nobody needs any more."""
+def delete_source(here: Parts, tenant: str, kind: str, source_id: str) -> None:
+    """Removes it and all that holds its words; the sweep removes the engine's states soon after."""
     with here.database.write() as db:
-        sources.get(db, tenant, source_id, kind)
-        stopped = [job.id for job in rows.open_on(db, tenant, source_id)]
-        for job_id in stopped:
-            cancel_in(db, tenant, job_id)
-        blob = sources.delete(db, tenant, source_id)
-    for job_id in stopped:
+        gone = deletion.delete_source(db, tenant, source_id, kind)
+    _remove(here, gone)
+    search.forget(here.settings.index_dir, source_id)
+    if gone.blob:
+        blobs.delete(here.settings.blob_dir, gone.blob)
+
+
+def delete_session(here: Parts, tenant: str, session_id: str) -> None:
+    with here.database.write() as db:
+        gone = deletion.delete_session(db, tenant, session_id)
+    _remove(here, gone)
+
+
+def _remove(here: Parts, gone: deletion.Gone) -> None:
+    """Event streams, and work under way. A stream that Redis keeps because it is away expires within a day."""
+    here.database.checkpoint()
+    for job_id in gone.running:
         tell(here, job_id, ended=False)
-    return blob
+    try:
+        for job_id in gone.jobs:
+            events.forget(here.redis, job_id)
+    except redis.RedisError as error:
+        logger.warning("events_not_forgotten", error=type(error).__name__)
+
+
+def retry(here: Parts, tenant: str, job_id: str) -> Job:
+    """Back in the queue. Its events begin anew: a reader would stop at the old `done`."""
+    with here.database.write() as db:
+        job = rows.retry(db, tenant, job_id)
+        outcomes.reopen(db, job)
+        try:
+            events.forget(here.redis, job_id)
+            jobs.clear_cancel(here.redis, job_id)
+        except redis.RedisError:
+            raise errors.Unavailable("Redis is away; retry in a moment.") from None
+    send(here, job)
+    return job
 
 
 Followed = AsyncIterator[events.Event | None]

@@ -5,7 +5,7 @@ other instead of failing half-way. PostgreSQL needs none of that.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from sqlalchemy.orm import Session, sessionmaker
 from services.library import migrate
 
 BUSY_MS = 20_000
+# secure_delete: what is deleted is overwritten, so that no word of it stays in the file
+PRAGMAS = ("journal_mode=WAL", f"busy_timeout={BUSY_MS}", "foreign_keys=ON", "synchronous=NORMAL", "secure_delete=ON")
 
 
 class Database:
@@ -55,6 +57,12 @@ class Database:
                 "run `python -m services.library migrate`"
             )
 
+    def checkpoint(self) -> None:
+        """SQLite: empties the write-ahead log, which may still hold deleted rows; not now, when somebody reads."""
+        if self.sqlite:
+            with closing(self.engine.raw_connection()) as connection, closing(connection.cursor()) as cursor:
+                cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # outside of any transaction
+
     def dispose(self, *, after_fork: bool = False) -> None:
         """Closes the pool; after a fork, forgets the parent's connections without closing them."""
         self.engine.dispose(close=not after_fork)
@@ -84,7 +92,7 @@ def _sqlite(url: sa.URL) -> sa.Engine:
 def _on_connect(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # we say BEGIN ourselves
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", f"busy_timeout={BUSY_MS}", "foreign_keys=ON", "synchronous=NORMAL"):
+    for pragma in PRAGMAS:
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 

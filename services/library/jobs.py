@@ -11,7 +11,7 @@ from typing import Any, cast
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from services.errors import NotFound
+from services.errors import Conflict, NotFound
 from services.library.ids import new_id
 from services.library.pages import Page, newest_first
 from services.library.tables import Job, now
@@ -115,6 +115,19 @@ def request_cancel(db: Session, tenant: str, job_id: str) -> bool:
     asked = sa.update(Job).where(mine, Job.status.in_(OPEN), Job.cancel_requested_at.is_(None))
     db.execute(asked.values(cancel_requested_at=now()))
     return _changed(db, sa.update(Job).where(mine, Job.status == "queued").values(_ended("cancelled", None, None)))
+
+
+def retry(db: Session, tenant: str, job_id: str) -> Job:
+    """Back in the queue, as if nothing had gone wrong; it goes on from what is saved."""
+    job = get(db, tenant, job_id)
+    if job.status not in ("failed", "cancelled"):
+        raise Conflict(
+            f"The job is {job.status}: one that failed or was cancelled can be retried.", code="not_retryable"
+        )
+    job.status, job.phase, job.losses = "queued", "waiting", 0
+    job.error = job.result = job.progress = job.cancel_requested_at = job.finished_at = job.sent_at = None
+    db.flush()
+    return job
 
 
 def cancel_requested(db: Session, job_id: str) -> bool:

@@ -18,6 +18,13 @@ def show(db: Session, job: Job, status: str, error: Mapping[str, Any] | None = N
         sessions.set_turn_status(db, job.subject, status, error)
 
 
+def reopen(db: Session, job: Job) -> None:
+    """The subject of a job that is retried."""
+    if job.kind == "answer":
+        sessions.reopen_turn(db, job.tenant, job.subject)
+    show(db, job, "queued")
+
+
 SOURCE_STATUS = {"running": "reading", "succeeded": "ready"}
 
 

@@ -74,12 +74,6 @@ def rename(db: Session, tenant: str, session_id: str, title: str) -> ChatSession
     return session
 
 
-def delete(db: Session, tenant: str, session_id: str) -> None:
-    session = get(db, tenant, session_id)
-    sources.discard(db, tenant, [session.engine_session_id])
-    db.delete(session)
-
-
 def add_turn(db: Session, tenant: str, session_id: str, question: str, expected_head: str | None) -> Turn:
     """A question at the session's head. One at a time: a second one, or a moved head, is a conflict."""
     session = get(db, tenant, session_id, lock=True)
@@ -87,8 +81,7 @@ def add_turn(db: Session, tenant: str, session_id: str, question: str, expected_
         raise Conflict("The sources of this session were deleted.", code="sources_deleted")
     if expected_head is not None and expected_head != session.head:
         raise HeadMoved("The session went on meanwhile.", head=session.head)
-    if busy := db.scalar(sa.select(Turn.id).where(Turn.session_id == session.id, Turn.status.in_(OPEN)).limit(1)):
-        raise Conflict("The session is answering another question.", code="session_busy", message=busy)
+    _refuse_when_busy(db, session.id)
     turn = Turn(id=new_id("msg"), session_id=session.id, question=question, status="queued", quotes=[])
     turn.head_before, turn.ordinal = session.head, _ordinal_of(db, session, session.head) + 1
     db.add(turn)
@@ -156,6 +149,21 @@ def set_turn_status(db: Session, turn_id: str, status: str, error: Mapping[str, 
     db.execute(sa.update(Turn).where(Turn.id == turn_id, Turn.status.in_(OPEN)).values(values))
 
 
+def reopen_turn(db: Session, tenant: str, turn_id: str) -> None:
+    """A question that failed or was cancelled is put again, if the session still stands where it was asked."""
+    turn = get_turn(db, tenant, turn_id)
+    session = get(db, tenant, turn.session_id, lock=True)
+    if turn.head_before != session.head:
+        raise HeadMoved("The session went on meanwhile: ask again.", head=session.head)
+    _refuse_when_busy(db, session.id)
+    turn.status, turn.error = "queued", None
+
+
+def _refuse_when_busy(db: Session, session_id: str) -> None:
+    if busy := db.scalar(sa.select(Turn.id).where(Turn.session_id == session_id, Turn.status.in_(OPEN)).limit(1)):
+        raise Conflict("The session is answering another question.", code="session_busy", message=busy)
+
+
 def add_bookmark(db: Session, tenant: str, session_id: str, name: str) -> Bookmark:
     session = get(db, tenant, session_id, lock=True)
     if db.scalar(sa.select(Bookmark.id).where(Bookmark.session_id == session.id, Bookmark.name == name)):
@@ -187,8 +195,7 @@ def resolve(db: Session, session: ChatSession, mark: str | None) -> str:
 def rewind(db: Session, tenant: str, session_id: str, mark: str) -> ChatSession:
     """Moves the head back. The engine's session follows when the next question comes."""
     session = get(db, tenant, session_id, lock=True)
-    if db.scalar(sa.select(Turn.id).where(Turn.session_id == session.id, Turn.status.in_(OPEN)).limit(1)):
-        raise Conflict("The session is answering a question.", code="session_busy")
+    _refuse_when_busy(db, session.id)
     session.head = resolve(db, session, mark)
     return session
 

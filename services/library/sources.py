@@ -6,10 +6,10 @@ from typing import Any, Protocol
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, defer
 
-from services.errors import InvalidInput, NotFound
+from services.errors import InvalidInput, NotFound, NotReady
 from services.library.ids import new_id
 from services.library.pages import Page, newest_first
-from services.library.tables import Block, ChatSession, Discarded, Reading, SessionSource, Source, Symbol
+from services.library.tables import Block, Discarded, Reading, Source, Symbol
 
 PREFIX = {"document": "doc", "repository": "rep"}
 LONGEST_TEXT = 1_000_000
@@ -49,6 +49,14 @@ def get(db: Session, tenant: str, source_id: str, kind: str | None = None) -> So
 def get_many(db: Session, tenant: str, source_ids: Sequence[str]) -> list[Source]:
     """In the order asked for; one unknown id is NotFound."""
     return [get(db, tenant, source_id) for source_id in source_ids]
+
+
+def ready(db: Session, tenant: str, source_id: str, kind: str | None = None) -> Source:
+    """One that has been read; NotReady otherwise."""
+    source = get(db, tenant, source_id, kind)
+    if source.status != "ready":
+        raise NotReady(f"{source.title} is {source.status}: it has not been read.", source_id=source.id)
+    return source
 
 
 def list_page(db: Session, tenant: str, kind: str, limit: int, after: str | None) -> Page[Source]:
@@ -177,24 +185,6 @@ def engine_session(source_id: str) -> str:
     return f"src-{source_id}"
 
 
-def delete(db: Session, tenant: str, source_id: str) -> str | None:
-    """Removes the row and all below it, and condemns every engine state that holds the text.
-
-    Conversations stay readable; their engine sessions go. Returns the blob that nobody else uses, if there is one.
-    """
-    source = get(db, tenant, source_id)
-    discard(db, tenant, [engine_session(source_id), *_engine_sessions_over(db, source_id)])
-    db.delete(source)
-    db.flush()
-    shared = source.sha256 and db.scalar(sa.select(Source.id).where(Source.sha256 == source.sha256).limit(1))
-    return None if shared else source.sha256
-
-
-def _engine_sessions_over(db: Session, source_id: str) -> list[str]:
-    query = sa.select(ChatSession.engine_session_id).join(SessionSource).where(SessionSource.source_id == source_id)
-    return list(db.scalars(query))
-
-
 def discard(db: Session, tenant: str, engine_session_ids: Iterable[str]) -> None:
     """Notes engine sessions that must go, in the transaction that makes them ownerless."""
     for engine_session_id in dict.fromkeys(engine_session_ids):
@@ -212,13 +202,18 @@ def forget_discarded(db: Session, tenant: str, engine_session_id: str) -> None:
     db.execute(sa.delete(Discarded).where(*where))
 
 
+def find_reading(db: Session, tenant: str, source_id: str) -> Reading | None:
+    get(db, tenant, source_id)
+    return db.scalar(sa.select(Reading).where(Reading.source_id == source_id))
+
+
 def reading(db: Session, tenant: str, source_id: str) -> Reading:
     """The reading of a source; made when there is none yet."""
-    get(db, tenant, source_id)
-    found = db.scalar(sa.select(Reading).where(Reading.source_id == source_id))
+    found = find_reading(db, tenant, source_id)
     if found is None:
         found = Reading(id=new_id("rdg"), source_id=source_id, session_id=engine_session(source_id))
         found.segments_done, found.position, found.seconds, found.bytes = 0, 0, 0.0, 0
+        found.shared_tokens, found.read_tokens = 0, 0
         db.add(found)
         db.flush()
     return found

@@ -84,6 +84,9 @@ class Source(Timed, Base):
     error: Mapped[dict[str, Any] | None]
     reading_id: Mapped[str | None]
     job_id: Mapped[str | None]
+    previous: Mapped[str | None]  # the source that this is a newer version of
+    ref: Mapped[str | None]  # the branch or tag that was asked for; `revision` is the commit it stood at
+    plan: Mapped[dict[str, Any] | None]  # what reading it was expected to cost, before it began
 
 
 class Block(Base):
@@ -151,6 +154,8 @@ class Reading(Timed, Base):
     segments_done: Mapped[int] = mapped_column(default=0)
     bytes: Mapped[int] = mapped_column(default=0)
     seconds: Mapped[float] = mapped_column(default=0.0)
+    shared_tokens: Mapped[int | None]  # taken over from other readings; None: read before this was counted
+    read_tokens: Mapped[int | None]  # computed
 
 
 class ChatSession(Timed, Base):
@@ -207,7 +212,7 @@ class Turn(Timed, Base):
 
 
 class Quote(Base):
-    """A piece of a source that an answer stands on. Outlives the source: it is part of the conversation."""
+    """A piece of a source that an answer stands on."""
 
     __tablename__ = "quotes"
 

@@ -22,6 +22,24 @@ FORGOTTEN = (errors.NotFound, errors.StateIncompatible, errors.DataLoss)
 
 def answer(run: Run, turn_id: str) -> dict[str, Any]:
     turn, session, shown = _load(run, turn_id)
+    try:
+        return _answered(run, turn, session, shown)
+    except Exception:
+        _clean_up_if_deleted(run, session)
+        raise
+
+
+def _clean_up_if_deleted(run: Run, session: ChatSession) -> None:
+    """The engine may have opened the session again after its owner was deleted."""
+    with run.tools.database.write() as db:
+        try:
+            sessions.get(db, run.tenant, session.id)
+        except errors.NotFound:
+            sources.discard(db, run.tenant, [session.engine_session_id])
+            raise Lost(session.id) from None
+
+
+def _answered(run: Run, turn: Turn, session: ChatSession, shown: list[SourceView]) -> dict[str, Any]:
     run.emit(
         "message.created", {"id": turn.id, "session_id": session.id, "job_id": run.job.id, "attempt": run.job.attempt}
     )
@@ -125,25 +143,3 @@ def _completed(turn: Turn, found: Answer) -> dict[str, Any]:
         "timing": found.timing,
         "head": turn.id,
     }
-
-
-def forget(model: Any, engine_session: str) -> bool:
-    """Deletes an engine session for good. False: not now, because somebody uses it or the engine is away."""
-    try:
-        model.delete_session(engine_session)
-    except errors.NotFound:
-        return True
-    except (errors.Conflict, errors.EngineUnavailable, errors.Unavailable, errors.DeadlineExceeded):
-        return False
-    return True
-
-
-def empty_bin(tools: Any) -> int:
-    """Engine sessions whose owners were deleted; how many are gone now."""
-    with tools.database.read() as db:
-        condemned = sources.discarded(db)
-    gone = [(tenant, name) for tenant, name in condemned if forget(tools.model_of(tenant), name)]
-    with tools.database.write() as db:
-        for tenant, name in gone:
-            sources.forget_discarded(db, tenant, name)
-    return len(gone)

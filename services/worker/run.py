@@ -190,12 +190,26 @@ def perform(tools: Tools, job_id: str, work: Callable[[Run], dict[str, Any] | No
         return logger.info("job_not_free", job=job_id)
     with log.bound(job=job.id, request_id=job.request_id or log.request_id()):
         logger.info("job_started", kind=job.kind, subject=job.subject, attempt=job.attempt)
-        _perform(Run(tools, job), work)
+        try:
+            _perform(Run(tools, job), work)
+        finally:
+            _forget_if_deleted(tools, job)
+
+
+def _forget_if_deleted(tools: Tools, job: Job) -> None:
+    """A job that was deleted with its subject must leave no words: not what it told before it noticed either."""
+    with tools.database.read() as db:
+        deleted = db.get(Job, job.id) is None
+    if deleted:
+        with suppress(sync_redis.RedisError):
+            events.forget(tools.redis, job.id)
+            jobs.clear_cancel(tools.redis, job.id)
 
 
 def _perform(run: Run, work: Callable[[Run], dict[str, Any] | None]) -> None:
     started = time.monotonic()
-    status, error, result = "succeeded", None, None
+    status, result = "succeeded", None
+    error: errors.ShioriError | None = None
     try:
         _refuse_to_start(run)
         with Pulse(run):
@@ -207,6 +221,8 @@ def _perform(run: Run, work: Callable[[Run], dict[str, Any] | None]) -> None:
         return logger.info("job_handed_on")
     except errors.Cancelled:
         status = "cancelled"
+    except errors.VaultFull as full:
+        status, error = "failed", _with_advice(full)
     except errors.ShioriError as known:
         if known.retryable and not last_chance(run.tools, run.job) and give_back(run.tools, run.job, lost=True):
             return logger.warning("job_given_back", code=known.code)
@@ -217,6 +233,15 @@ def _perform(run: Run, work: Callable[[Run], dict[str, Any] | None]) -> None:
     seconds = round(time.monotonic() - started, 3)
     logger.info("job_ended", status=status, code=error.code if error else None, seconds=seconds)
     end(run.tools, run.job, status, error, result)
+
+
+def _with_advice(full: errors.VaultFull) -> errors.VaultFull:
+    """It does not get better by waiting: somebody must make room. The upload stays."""
+    room = "raise the quota (SHIORI_QUOTA_MB)" if full.code == "quota_exceeded" else "give the vault more room"
+    advice = f"{full.detail.rstrip('.')}. Delete sources that are no longer needed, or {room}; then retry."
+    made = errors.VaultFull(advice, code=full.code)
+    made.extra = full.extra
+    return made
 
 
 def _refuse_to_start(run: Run) -> None:

@@ -12,7 +12,8 @@ from services import jobs
 from services.inference.client import InferenceClient
 from services.library.db import Database
 from services.settings import Settings
-from services.worker.answer import answer, empty_bin
+from services.worker.answer import answer
+from services.worker.bin import empty_bin
 from services.worker.ingest import ingest
 from services.worker.run import Flag, Run, Tools, perform
 from services.worker.summarise import summarise

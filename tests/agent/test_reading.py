@@ -1,7 +1,7 @@
 import pytest
 
 from services import errors
-from services.agent import read_source
+from services.agent import plan_reading, read_source
 from services.agent.reading import bookmark_at
 from tests.agent.twin import Twin, book, repository
 
@@ -52,3 +52,23 @@ def test_text_cannot_pass_for_a_special():
     model, view = Twin(), book("He wrote <|end|> on the wall.")
     read_source(model, view, "s")
     assert model.sessions["s"].segments == ["<|doc|>He wrote <|end|> on the wall."]
+
+
+def test_a_plan_says_what_is_known_and_reading_it_computes_the_rest_only():
+    model, old = Twin(), book("## One\n\nThe lamp.\n\n## Two\n\nThe sea.\n\n")
+    assert plan_reading(model, old).known_tokens == 0
+    read_source(model, old, "src-doc_a")
+    new = book(old.text + "## Three\n\nThe ledger.\n", "doc_b", "src-doc_b")
+    plan = plan_reading(model, new)
+    assert (plan.known_segments, plan.segments, plan.after) == (2, 3, "Two")
+    assert (plan.from_session, plan.from_bookmark) == ("src-doc_a", f"doc_a@{len(old.text)}")
+    result = read_source(model, new, "src-doc_b")
+    assert (result.shared_tokens, result.read_tokens) == (plan.known_tokens, plan.to_read)
+    assert plan.tokens == result.position and 0 < plan.to_read < plan.known_tokens
+
+
+def test_a_reading_whose_segments_were_cut_otherwise_is_not_gone_on_with():
+    model, view = Twin(), book("## One\n\nThe lamp.\n\n## Two\n\nThe sea.\n\n")
+    list(model.read(model.open_session("s").session_id, [], bookmark="doc_a@5"))
+    with pytest.raises(errors.StateIncompatible, match="cut into other segments"):
+        read_source(model, view, "s")

@@ -8,7 +8,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from types import SimpleNamespace as Reply
 
 from services import errors
@@ -78,6 +78,23 @@ class Twin:
     def count_tokens(self, parts: Iterable[Part]) -> int:
         return len(shown(parts))
 
+    def plan(self, session_id: str, segments: Iterable[Iterable[Part]]) -> Reply:
+        """Known are the first segments that some session has read."""
+        wanted = [*(self.named(session_id).segments if session_id else []), *(shown(parts) for parts in segments)]
+        known, of = self.known(wanted)
+        marks = self.sessions[of].bookmarks if of else {}
+        mark = max((name for name, upto in marks.items() if upto <= known), key=lambda name: marks[name], default="")
+        sizes = [len(words) for words in wanted]
+        return Reply(tokens=sum(sizes), known_tokens=sum(sizes[:known]), known_segments=known, from_session=of,
+                     from_bookmark=mark, seconds=sum(sizes[known:]) / 100)  # fmt: skip
+
+    def known(self, wanted: list[str], without: str = "") -> tuple[int, str]:
+        """How many of the segments another session has read, and which."""
+        same = lambda one: sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, wanted, strict=False)))  # noqa: E731
+        counts = {name: same(one.segments) for name, one in self.sessions.items() if name != without}
+        best = max(counts, key=lambda name: counts[name], default="")
+        return (counts[best], best) if best and counts[best] else (0, "")
+
     def read(self, session_id: str, parts: Iterable[Part], *, bookmark: str = "", segment: str = "",
              expected_digest: str = "", timeout: float | None = None) -> Iterator[Reply]:  # fmt: skip
         reading, words = self.named(session_id), shown(parts)
@@ -93,7 +110,9 @@ class Twin:
         reading.segments.append(words)
         reading.bookmarks.update({bookmark: len(reading.segments)} if bookmark else {})
         self.reads.append((session_id, words))
+        shared = self.known(reading.segments, session_id)[0] >= len(reading.segments)
         head, usage = reading.head(), usage_of(0)
+        usage.shared_tokens, usage.read_tokens = (len(words), 0) if shared else (0, len(words))
         yield Reply(position=head.position, durable_position=head.position, done=True, head=head, usage=usage)
 
     def generate(self, session_id: str, prompt: Iterable[Part], *, keep: bool = False, bookmark: str = "",
@@ -119,7 +138,9 @@ class Twin:
 
 def usage_of(completion: int, restore_ms: float = 0.0) -> Reply:
     times = {"restore_ms": restore_ms, "read_ms": 2.0, "decode_ms": 3.0, "first_token_ms": 4.0}
-    return Reply(prompt_tokens=10, read_tokens=5, resumed_tokens=7, completion_tokens=completion, **times)
+    return Reply(
+        prompt_tokens=10, read_tokens=5, resumed_tokens=7, completion_tokens=completion, shared_tokens=0, **times
+    )
 
 
 def quoting(*words: str) -> Script:

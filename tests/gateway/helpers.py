@@ -14,8 +14,8 @@ def work(tools: Tools, job_id: str) -> None:
     """What a worker does with a message."""
     with tools.database.read() as db:
         job = db.get(rows.Job, job_id)
-    assert job
-    perform(tools, job_id, lambda run: WORK[Kinds(job.kind)](run, job.subject))
+    kind, subject = (Kinds(job.kind), job.subject) if job else (Kinds.ingest, "")  # deleted: nothing must happen
+    perform(tools, job_id, lambda run: WORK[kind](run, subject))
 
 
 def upload(client: Any, data: bytes = BOOK.encode(), name: str = "book.txt", **headers: str) -> dict[str, Any]:

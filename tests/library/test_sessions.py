@@ -3,7 +3,7 @@
 import pytest
 
 from services.errors import AlreadyExists, Conflict, HeadMoved, NotFound
-from services.library import sessions, sources
+from services.library import deletion, sessions, sources
 from services.library.db import Database
 
 T = "default"
@@ -85,7 +85,7 @@ def test_a_fork_has_its_own_copy_of_the_history(database: Database) -> None:
     assert questions(database, fork.id) == ["1", "3"]
     assert questions(database, session) == ["1", "2"]
     with database.write() as db:
-        sessions.delete(db, T, session)
+        deletion.delete_session(db, T, session)
     with database.read() as db:
         history = sessions.history(db, T, fork.id)
     assert [(turn.ordinal, turn.engine_mark, len(turn.quotes)) for turn in history] == [(1, "m1", 1), (2, "m3", 1)]

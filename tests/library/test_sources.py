@@ -1,5 +1,6 @@
 """Sources: text by offsets, symbols, pages of lists, deletion."""
 
+from pathlib import Path
 from types import SimpleNamespace as Row
 from typing import Any
 
@@ -7,9 +8,9 @@ import pytest
 import sqlalchemy as sa
 
 from services.errors import InvalidInput, NotFound
-from services.library import search, sessions, sources, summaries
+from services.library import deletion, jobs, search, sessions, sources, summaries
 from services.library.db import Database
-from services.library.tables import Block, Discarded
+from services.library.tables import Discarded, IdempotentRequest, Job, Quote, Source, Summary, Turn
 
 PARAGRAPHS = [
     "It was a dark night.\n\n",
@@ -79,25 +80,49 @@ def test_pages_of_a_list_neither_repeat_nor_skip(database: Database) -> None:
     assert len(seen) == 5 and set(seen) == made
 
 
-def test_deleting_takes_everything_but_the_conversation(database: Database) -> None:
-    source_id = stored(database)
+def test_deleting_takes_everything_that_holds_its_words(database: Database) -> None:
+    source_id, other = stored(database), stored(database)
     with database.write() as db:
-        session = sessions.create(db, "default", [source_id])
+        session = sessions.create(db, "default", [source_id, other])
+        kept = sessions.create(db, "default", [other])
+        turns = [sessions.add_turn(db, "default", one.id, "?", None) for one in (session, kept)]
+        made = [jobs.create(db, "default", "answer", turn.id) for turn in turns]
+        made.append(jobs.create(db, "default", "ingest", source_id))
+        sessions.complete(db, "default", turns[0].id, [{"text": "x", "source_id": source_id, "match": "exact"}])
         summaries.store(db, "default", source_id, None, "t", "x", [], "lexical")
         sources.reading(db, "default", source_id)
+        for key, job in zip("abc", made, strict=True):
+            db.add(IdempotentRequest(tenant="default", key=key, request_hash="", location=f"/v1/jobs/{job.id}"))
+        newer = sources.create(db, "default", "document", "newer", previous=source_id)
     with database.write() as db:
-        assert sources.delete(db, "default", source_id) == "a" * 64
+        gone = deletion.delete_source(db, "default", source_id)
+    assert set(gone.jobs) == set(gone.running) == {made[0].id, made[2].id} and gone.blob is None
     with database.read() as db:
-        assert db.scalar(sa.select(sa.func.count()).select_from(Block)) == 0
-        assert sessions.get(db, "default", session.id).sources == []
+        count = lambda table: db.scalar(sa.select(sa.func.count()).select_from(table))  # noqa: E731
+        assert {table.__name__: count(table) for table in (Source, Turn, Quote, Job, Summary, IdempotentRequest)} == {
+            "Source": 2, "Turn": 1, "Quote": 0, "Job": 1, "Summary": 0, "IdempotentRequest": 1,
+        }  # fmt: skip
+        assert sessions.get(db, "default", kept.id).sources and sources.get(db, "default", newer.id).previous is None
         assert {row.engine_session_id for row in db.scalars(sa.select(Discarded))} == {f"src-{source_id}", session.id}
 
 
 def test_the_bytes_stay_while_another_source_uses_them(database: Database) -> None:
     first, second = stored(database), stored(database, tenant="other")
     with database.write() as db:
-        assert sources.delete(db, "default", first) is None
-        assert sources.delete(db, "other", second) == "a" * 64
+        assert deletion.delete_source(db, "default", first).blob is None
+        assert deletion.delete_source(db, "other", second).blob == "a" * 64
+
+
+def test_what_is_deleted_leaves_no_letter_in_the_database_file(database: Database) -> None:
+    if not database.sqlite:
+        pytest.skip("PostgreSQL's own vacuum sees to that")
+    with database.write() as db:
+        source_id = sources.create(db, "default", "document", "quokkaberry").id
+    with database.write() as db:
+        deletion.delete_source(db, "default", source_id)
+    database.checkpoint()
+    folder = Path(str(database.url.database)).parent
+    assert not [path for path in folder.iterdir() if b"quokkaberry" in path.read_bytes()]
 
 
 def test_a_summary_replaces_the_one_before(database: Database) -> None:

@@ -7,9 +7,11 @@ import pytest
 
 from services import events, jobs
 from services.jobs import Kinds
+from services.library import deletion, sources, summaries
 from services.library import jobs as job_rows
-from services.library import sources, summaries
-from services.worker.answer import empty_bin
+from services.worker.bin import empty_bin
+from services.worker.run import perform
+from services.worker.tasks import WORK
 from tests.worker.conftest import BOOK, System
 
 
@@ -126,11 +128,12 @@ def test_a_source_deleted_while_it_is_read_stops_quietly(
         while not segments(system, source_id):
             time.sleep(0.05)
         with system.database.write() as db:
-            sources.delete(db, "default", source_id)
+            deletion.delete_source(db, "default", source_id)
 
     source_id, job_id = system.upload()
     later(0.1, delete)
-    system.work(Kinds.ingest, source_id, job_id)
+    perform(system.tools, job_id, lambda run: WORK[Kinds.ingest](run, source_id))
+    assert events.read(system.tools.redis, job_id) == []
     assert empty_bin(system.tools) == 1
     assert sources.engine_session(source_id) not in system.twin.path.read_text()
 
