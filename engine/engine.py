@@ -88,7 +88,7 @@ class Engine:
         if not 0 <= position <= self.model.config.model_max_length:
             raise ValueError(f"position {position}; the model reads {self.model.config.model_max_length} tokens")
         sequence = self._sequences.open(self._cache.pages_for(position))
-        sequence.put = torch.zeros(position, dtype=torch.bool)
+        sequence.put = torch.zeros(position, dtype=torch.bool, device="cpu")
         return sequence.id
 
     @torch.inference_mode()

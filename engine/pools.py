@@ -72,7 +72,8 @@ class Pools:
         self.conv[:, slot].copy_(conv, non_blocking=True)
         for rows in self.states:
             rows.tags[slot] = tag
-        self.seal(slot, [])
+        for seals in self._seals.values():
+            seals.put(slot)
 
     def copy_slot(self, source: int, target: int) -> None:
         self.kda[:, target] = self.kda[:, source]
@@ -129,12 +130,11 @@ class Pools:
 
     # seals
 
-    def seal(self, slot: int, pages: Iterable[int]) -> None:
-        """Seals what a forward has written."""
+    def seal(self, slot: int, pages: Tensor) -> None:
+        """Seals what a forward has written: a slot, and pages [n] (numbers, on the device)."""
         for seals in self._seals.values():
             seals.put(slot)
-        for page in pages:
-            self._page_seals.put(page)
+        self._page_seals.put(pages)
 
     def intact(self, slot: int, page: int | None) -> Tensor:
         """[] bool on the device: whether a slot, and the page that is being filled, are what was sealed."""

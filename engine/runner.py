@@ -8,7 +8,6 @@ from engine.batch import Work, pack
 from engine.config import EngineConfig
 from engine.model import KimiLinear, Piece
 from engine.pools import Pools
-from engine.provenance import page_tags
 from engine.request import Done, Event, Generate, Progress, Read, Reason, Request, Token
 from engine.sampler import SamplingParams, logprob, sample
 from engine.scheduler import Scheduler
@@ -129,8 +128,7 @@ class Runner:
 
     def _book(self, s: Sequence, piece: Piece) -> None:
         """Books what a forward did to a sequence's state, and seals it."""
-        written = page_tags(piece.position, piece.after, self._config.page_tokens)
-        self._pools.seal(s.slot, [piece.table[i] for i, _ in written])
+        self._pools.seal(s.slot, piece.pages[piece.position // self._config.page_tokens :])
         s.advance(piece.after, self._config.page_tokens)
 
     def _advance(self, work: Work, hidden: Tensor, intact: Tensor) -> None:

@@ -21,7 +21,7 @@ class Seals:
         self._samples = _sample(pool)
         self._kept = torch.zeros_like(self._samples, memory_format=torch.contiguous_format)
 
-    def put(self, row: int | list[int]) -> None:
+    def put(self, row: int | list[int] | Tensor) -> None:
         self._kept[:, row] = self._samples[:, row]
 
     def move(self, source: int, target: int) -> None:
