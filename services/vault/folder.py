@@ -59,8 +59,8 @@ class Folder:
                 _sync(folder)
 
     def list(self, prefix: str) -> Iterator[tuple[str, int]]:
-        with self._missing_is_none():
-            for entry in os.scandir(self._root / prefix):
+        with self._missing_is_none(), os.scandir(self._root / prefix) as entries:
+            for entry in entries:
                 key = f"{prefix}/{entry.name}" if prefix else entry.name
                 if entry.is_dir(follow_symlinks=False):
                     yield from self.list(key) if entry.name != INCOMING else ()
@@ -100,10 +100,10 @@ class Folder:
 
     def _clear(self) -> None:
         """What a killed process left half written."""
-        for entry in os.scandir(self._incoming):
+        for path in self._incoming.iterdir():
             with suppress(FileNotFoundError):
-                if entry.stat().st_mtime < time.time() - FORGOTTEN_S:
-                    os.unlink(entry)
+                if path.stat().st_mtime < time.time() - FORGOTTEN_S:
+                    path.unlink()
 
 
 def _make(folder: Path) -> None:
