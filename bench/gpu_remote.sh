@@ -1,6 +1,6 @@
 #!/bin/bash
 # On the GPU machine: unpack what travelled, then the checks, the rates, the resume. Results and the kernel cache go to $OUT.
-# usage: gpu_remote.sh PART...      parts: check rates resume cache
+# usage: gpu_remote.sh PART...      parts: check rates vault resume cache
 # What travels in .carry (ignored by git): site.zip (flash-linear-attention, zstandard), gpu/wheels/ for Python 3.12,
 # redis/ (a server), gpu/cache.tar.gz (compiled kernels of an earlier call), gpu/tree.tar (the sources to run).
 set -u
@@ -13,7 +13,7 @@ python3 -m zipfile -e .carry/site.zip /tmp/site
 for wheel in .carry/gpu/wheels/*.whl; do [ -f "$wheel" ] && python3 -m zipfile -e "$wheel" /tmp/site; done
 export PYTHONPATH=/tmp/site:/tmp/tree PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 export TRITON_CACHE_DIR=/tmp/cache/triton OMP_NUM_THREADS=4 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True
-export REDIS_BINARY=$home/.carry/redis
+redis=$home/.carry/redis/valkey-server; chmod +x "$redis"
 [ -f .carry/gpu/cache.tar.gz ] && tar -xzf .carry/gpu/cache.tar.gz -C /tmp/cache
 cd /tmp/tree
 said unpacked
@@ -22,8 +22,10 @@ for part in "$@"; do
     check) python3 -m pytest tests/kernels/test_on_gpu.py -q --confcutdir=tests/kernels -p no:cacheprovider --durations=8 \
              2>&1 | tee "$OUT/check.txt" | tail -40 ;;
     rates) python3 -m bench.gpu_rates --out "$OUT/gpu-rates.json" --profile "$OUT" 2>&1 | grep -v -i warning ;;
-    probe) python3 "$home/.carry/gpu/probe.py" 2>&1 | grep -v -i warning ;;
-    resume) python3 -m bench.gpu_resume --out "$OUT/gpu-resume.json" 2>&1 | grep -v -i warning ;;
+    vault) for n in 1 8; do python3 -m bench.vault_client --redis-binary "$redis" --io-threads $n --values 512 --gigabytes 2 \
+             --repeat 2 --out "$OUT/gpu-vault-client-$n.json"; done ;;
+    resume) python3 -m bench.gpu_resume --redis-binary "$redis" --million --out "$OUT/gpu-resume.json" 2>&1 \
+             | grep -v -E -i "warning|\[info" ;;
     cache) tar -C /tmp/cache -czf "$OUT/cache.tar.gz" . ;;
     *) echo "unknown part $part"; exit 2 ;;
   esac
