@@ -10,6 +10,7 @@ from engine import Done, Engine, ProvenanceError, Tag
 from engine.digest import START
 from engine.model import Batch, Kda, Piece
 from engine.pools import Pools
+from engine.rows import StateRows
 from engine.sequences import Sequence
 from engine.testing import tiny_model
 from tests.engine.driving import engine_of, read, run, some_ids, state
@@ -305,3 +306,21 @@ def test_a_refused_export_changes_nothing(small, s, other):
     swap(small.pools.kda[0], s.slot, other.slot)
     assert all(torch.equal(x, before[name]) for name, x in state(small, other.id).items())
     small.check_idle()
+
+
+def misplacing(real, slot):
+    def put(rows, own, kda, conv, tag):
+        kept = rows.tags[slot]
+        real(rows, slot, kda, conv, tag)
+        rows.tags[own], rows.tags[slot] = tag, kept
+
+    return put
+
+
+def test_a_forward_that_writes_into_the_neighbours_slot(small, s, other, monkeypatch):
+    """It shows where the numbers went, not where they should have gone."""
+    real = StateRows.put
+    monkeypatch.setattr(StateRows, "put", misplacing(real, other.slot))
+    read(small, s.id, some_ids(20))
+    monkeypatch.setattr(StateRows, "put", real)
+    refused(small, other, "KDA layer 0.*the numbers are not")
