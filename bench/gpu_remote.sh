@@ -13,17 +13,17 @@ python3 -m zipfile -e .carry/site.zip /tmp/site
 for wheel in .carry/gpu/wheels/*.whl; do [ -f "$wheel" ] && python3 -m zipfile -e "$wheel" /tmp/site; done
 export PYTHONPATH=/tmp/site:/tmp/tree PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 export TRITON_CACHE_DIR=/tmp/cache/triton OMP_NUM_THREADS=4 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True
-redis=$home/.carry/redis/valkey-server; chmod +x "$redis"
+redis=$(ls "$home"/.carry/redis/valkey-server*); chmod +x "$redis"; export LD_LIBRARY_PATH=$home/.carry/redis/lib:${LD_LIBRARY_PATH:-}
 [ -f .carry/gpu/cache.tar.gz ] && tar -xzf .carry/gpu/cache.tar.gz -C /tmp/cache
 cd /tmp/tree
 said unpacked
 for part in "$@"; do
   case $part in
-    check) python3 -m pytest tests/kernels/test_on_gpu.py -q --confcutdir=tests/kernels -p no:cacheprovider --durations=8 \
-             2>&1 | tee "$OUT/check.txt" | tail -40 ;;
+    check) python3 -m pytest tests/kernels/test_on_gpu.py tests/engine/test_on_gpu.py -q -p no:cacheprovider --durations=6 2>&1 \
+             | tee "$OUT/check.txt" | tail -40 ;;
     rates) python3 -m bench.gpu_rates --out "$OUT/gpu-rates.json" --profile "$OUT" 2>&1 | grep -v -i warning ;;
-    vault) for n in 1 8; do python3 -m bench.vault_client --redis-binary "$redis" --io-threads $n --values 512 --gigabytes 2 \
-             --repeat 2 --out "$OUT/gpu-vault-client-$n.json"; done ;;
+    vault) python3 -m bench.vault_client --redis-binary "$redis" --io-threads 8 --values 512 --gigabytes 1 --repeat 2 \
+             --out "$OUT/gpu-vault-client.json" ;;
     resume) python3 -m bench.gpu_resume --redis-binary "$redis" --million --out "$OUT/gpu-resume.json" 2>&1 \
              | grep -v -E -i "warning|\[info" ;;
     cache) tar -C /tmp/cache -czf "$OUT/cache.tar.gz" . ;;

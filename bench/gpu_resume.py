@@ -179,7 +179,7 @@ def resumes(tcp: Bench, unix: Bench, session: str) -> dict[str, Any]:
     head = tcp.readings().head(TENANT, session)
     witness = driver.borrow((TENANT, head.digest))
     assert witness is not None, "read and kept a moment ago"
-    expected = ask(driver, witness)
+    expected = ask(driver, witness), witness
     for name, bench in {"tcp": tcp, "tcp again": tcp, "unix": unix, "unix again": unix}.items():
         driver.forget(TENANT)
         found[name] = resume(bench, session, expected)
@@ -200,8 +200,8 @@ def ask(driver: Driver, seq: int) -> list[int]:
     return answer
 
 
-def resume(bench: Bench, session: str, expected: list[int]) -> dict[str, Any]:
-    """Seconds from the session's name to the first token, and where they went."""
+def resume(bench: Bench, session: str, expected: tuple[list[int], int]) -> dict[str, Any]:
+    """Seconds from the session's name to the first token, and where they went; then whether it is the same reading."""
     readings, question = bench.readings(), some_ids(bench.driver.engine, QUESTION, seed=99)
     started = time.perf_counter()
     with readings.work(TENANT, readings.head(TENANT, session), Stop()) as work:
@@ -214,11 +214,20 @@ def resume(bench: Bench, session: str, expected: list[int]) -> dict[str, Any]:
             for event in events:
                 first = first or time.perf_counter()
                 answer += [event.id] if isinstance(event, Token) else []
+        same = bench.driver.call(lambda engine: same_latents(engine, work.seq, expected[1]))
     readings.vault.store.close()
     return {"total_s": round(first - started, 3), "restore_s": round(restored - started, 3),
             "question_s": round(asked - restored, 3), "first_token_s": round(first - asked, 4),
             "resumed_tokens": work.resumed, "recomputed": work.recomputed,
-            "same_16_tokens": answer == expected}  # fmt: skip
+            "same_16_tokens": answer == expected[0], "same_latents": same}  # fmt: skip
+
+
+def same_latents(engine: Engine, seq: int, witness: int) -> bool:
+    """Bit for bit, page by page, as far as the witness has full ones."""
+    a, b, pool = engine._sequences[seq].pages, engine._sequences[witness], engine.pools.latents
+    full = b.position // pool.shape[2]
+    spans = [slice(i, min(i + 64, full)) for i in range(0, full, 64)]
+    return all(torch.equal(pool[:, a[span]], pool[:, b.pages[span]]) for span in spans)
 
 
 def stages(bench: Bench, session: str) -> dict[str, Any]:
