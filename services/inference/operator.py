@@ -13,6 +13,7 @@ from services.inference.pb import inference_pb2_grpc
 from services.inference.repairing import export, load, repair
 from services.inference.service import Service
 from services.inference.servicer import Servicer
+from services.vault.audit import Finding
 
 
 class Operator(inference_pb2_grpc.VaultServicer):
@@ -90,23 +91,29 @@ def _session_or_all(request: pb.VaultSessionRequest) -> str:
     return session_id(request.session_id) if request.session_id else ""
 
 
-def _findings(found: Iterator[Any], call: Call) -> Iterator[pb.VaultFinding]:
-    """The last message has the counts; a finding in between says what is wrong, or nothing: then it is progress."""
-    last = pb.VaultFinding()
+def _findings(found: Iterator[Finding], call: Call) -> Iterator[pb.VaultFinding]:
+    """Counts go on from one session to the next. What has no `what` is progress; the last message is nothing else."""
+    before = checked = total = 0
     for finding in found:
         call.stop.check()
-        last = pb.VaultFinding(
-            session_id=finding.session,
-            block=finding.block,
-            kind=finding.kind,
-            tier=finding.tier,
-            what=finding.what,
-            mended=finding.mended,
-            checked=finding.checked,
-            total=finding.total,
-        )
-        yield last
-    yield pb.VaultFinding(checked=last.checked, total=last.total, done=True)
+        if not finding.what:
+            checked, total = before + finding.checked, before + finding.total
+            before = total if finding.checked == finding.total else before
+        yield _message(finding, checked, total)
+    yield pb.VaultFinding(checked=checked, total=total, done=True)
+
+
+def _message(finding: Finding, checked: int, total: int) -> pb.VaultFinding:
+    return pb.VaultFinding(
+        session_id=finding.session,
+        block=finding.block,
+        kind=finding.kind,
+        tier=finding.tier,
+        what=finding.what,
+        mended=finding.mended,
+        checked=checked,
+        total=total,
+    )
 
 
 def _data(requests: Iterator[pb.VaultImportRequest], call: Call) -> Iterator[bytes]:

@@ -98,11 +98,6 @@ class Metrics:
         """`report` is called at a scrape, not more often than `fresh_s`: it may list a bucket. Once per object."""
         self.registry.register(_Gauges(report, fresh_s))
 
-    def damages(self) -> int:
-        """Blocks found damaged or missing since this process started."""
-        samples = [sample for family in self._damaged.collect() for sample in family.samples]
-        return int(sum(sample.value for sample in samples if sample.name.endswith("_total")))
-
     def serve(self, address: str) -> Callable[[], None]:
         """Answers GET /metrics at "host:port" from a thread of its own ("": nowhere). Returns what ends that."""
         if not address:

@@ -75,7 +75,7 @@ def test_the_stock_is_not_asked_at_every_scrape(metrics: Metrics, address: str) 
 def test_damages_are_counted_whatever_they_are(metrics: Metrics) -> None:
     metrics.damaged("redis", "bytes")
     metrics.damaged("cold", "missing")
-    assert metrics.damages() == 2
+    assert metrics.all_damaged() == 2
 
 
 def test_a_stock_that_cannot_be_told_hides_nothing_else(metrics: Metrics, address: str) -> None:
