@@ -157,7 +157,7 @@ class EngineFull(ShioriError):
 
 
 class VaultFull(ShioriError):
-    """No room for another reading: `vault_full`, or the tenant's `quota_exceeded`. Nothing that is stored was touched."""
+    """No room for another reading: `vault_full`, or the tenant's `quota_exceeded`. What is stored was not touched."""
 
     status, code, title, grpc_code, retryable = 507, "vault_full", "No room for readings", "RESOURCE_EXHAUSTED", True
 

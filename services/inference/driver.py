@@ -146,6 +146,16 @@ class Driver:
 
         self.call(keep)
 
+    def keep_copy(self, key: Key, seq: int) -> None:
+        """Keeps a copy of `seq` as the live reading `key`, if there is room for one."""
+
+        def keep(engine: Engine) -> None:
+            if key not in self._live:
+                with suppress(errors.EngineFull):
+                    self._live[key] = self._with_room(lambda e: e.fork(seq))
+
+        self.call(keep)
+
     def close(self, seq: int) -> None:
         with suppress(errors.EngineUnavailable):  # its memory is gone, and the sequence with it
             self.call(lambda engine: _close(engine, seq))

@@ -122,8 +122,7 @@ class Servicer(inference_pb2_grpc.InferenceServicer):
         if not found:
             what = "entry of the history" if to == "digest" else f"bookmark {request.bookmark!r}"
             raise errors.NotFound(f"no {what} in session {name!r}", bookmark=request.bookmark)
-        service.vault.at(call.tenant, found[0])  # is there, and in Redis
-        return found[0]
+        return service.vault.found(call.tenant, found[0], (head.parent, head.draft))[0]
 
     @rpc
     def Plan(self, requests: Iterator[pb.PlanRequest], call: Call) -> pb.PlanReply:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 
@@ -77,7 +77,11 @@ class Taking:
         return restore(self.driver.engine, self.driver.call, self.vault, tenant, manifest, rung)
 
     def _taken(self, tenant: str, head: Head, live: int | None, stop: Stop) -> Work:
-        manifest = self.vault.at(tenant, head.view, (head.draft, head.parent))
+        view, manifest = self.vault.found(tenant, head.view, (head.draft, head.parent))
+        if view != head.view:
+            log.error("head_mended", session=head.session, position=head.position)
+            self.vault.heads.mend(tenant, head.session, view)
+            head = replace(head, view=view)
         if live is not None:
             return Work(tenant, head, manifest, manifest.segments, live, resumed=manifest.position)
         self.vault.heads.touch(tenant, head.session)
@@ -147,7 +151,7 @@ class Taking:
             self._mend(work, manifest)
         elif manifest.position == work.base.position:
             work.base = manifest
-        self._keep_a_copy(work)
+        self.driver.keep_copy((work.tenant, work.head.digest), work.seq)
         return work
 
     def _mend(self, work: Work, manifest: Manifest) -> None:
@@ -161,12 +165,6 @@ class Taking:
         except errors.Conflict as conflict:  # whoever moved the head meanwhile goes first
             log.warning("repair_not_stored", session=work.head.session, why=conflict.detail)
         work.computing_s = 0.0
-
-    def _keep_a_copy(self, work: Work) -> None:
-        self.driver.keep((work.tenant, work.head.digest), work.seq)
-        copy = self.driver.borrow((work.tenant, work.head.digest))
-        assert copy is not None, "just kept"
-        work.seq = copy
 
     def export(self, seq: int, first: int) -> State:
         """State and latents from `first` on, in one command: nothing steps between them."""

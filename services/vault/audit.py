@@ -151,10 +151,7 @@ class Audit:
         dump = self._vault.heads.dump(tenant, session)
         for name in sorted(roots_of(session, dump) - seen):
             seen.add(name)
-            copies = {
-                "redis": self._keeper.client.get(manifest_key(tenant, name)),
-                "cold": self._cold(tenant, "man", name),
-            }
+            copies = self._copies(tenant, "man", name, manifest_key(tenant, name))
             good = None
             for tier, data in copies.items():
                 if data is None:
@@ -170,10 +167,7 @@ class Audit:
 
     def _block(self, tenant: str, session: str, ref: Ref) -> Iterator[Finding]:
         key, plain = self._vault.keys.of(tenant), memoryview(bytearray(MAX_VALUE))
-        copies = {
-            "redis": self._keeper.client.get(block_key(tenant, ref.name)),
-            "cold": self._cold(tenant, "blk", ref.name),
-        }
+        copies = self._copies(tenant, "blk", ref.name, block_key(tenant, ref.name))
         for tier, data in copies.items():
             if data is None:
                 continue

@@ -29,7 +29,7 @@ from services.vault.vault import Vault
 
 log = structlog.get_logger(__name__)
 
-_LEASE_MS = 60_000
+_LEASE_MS = 10_000  # a killed keeper's is in the way for so long
 _IN_USE_MS = 10_000  # used so lately that moving it down would be felt
 _RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end"
 _RENEW = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end return 0"
@@ -73,7 +73,7 @@ class Keeper:
             self._leaving = True
             self._wake.notify()
         if self._thread.is_alive():
-            self._thread.join(timeout=30)
+            self._thread.join(timeout=10)
 
     # --- what may come in ---------------------------------------------------------------------------------------------
 
@@ -173,8 +173,8 @@ class Keeper:
     # --- what goes ----------------------------------------------------------------------------------------------------
 
     def collect(self, tenant: str) -> Swept:
-        with self.lease(tenant):
-            return self.sweeper.sweep(tenant)
+        with self.lease(tenant) as renew:
+            return self.sweeper.sweep(tenant, renew)
 
     def delete(self, tenant: str, session: str) -> int:
         """The session at once, wherever it lies; then what nobody else names. Returns the bytes freed."""
@@ -205,7 +205,7 @@ class Keeper:
         name, token = f"shiori:{{{tenant}}}:keeper", secrets.token_hex(8)
         deadline = time.monotonic() + patience_s
         while not self.client.set(name, token, nx=True, px=_LEASE_MS):
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or self._leaving:
                 raise errors.Conflict("another keeper is at work on this tenant; try again", code="keeper_busy")
             time.sleep(0.05)
 

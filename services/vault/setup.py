@@ -19,7 +19,7 @@ from services.vault.resp import Connections
 from services.vault.ring import Ring
 from services.vault.store import Store
 from services.vault.tiers import TenantKeys
-from services.vault.vault import Vault
+from services.vault.vault import LOG_TOKENS, Vault
 
 log = structlog.get_logger(__name__)
 
@@ -48,14 +48,15 @@ class VaultSettings:
 def open_vault(
     settings: VaultSettings, metrics: Metrics, payload_bytes: int, allocate: Callable[[int], Any] = bytearray
 ) -> Keeper:
-    """`payload_bytes`: the largest payload of a block. The keeper is not started; its `vault` is the vault."""
+    """`payload_bytes`: of a whole page. The keeper is not started; its `vault` is the vault."""
     client = connect(settings.redis_url)
     cold = Cold(settings.cold_url) if settings.cold_url else None
-    slots = max(4 * settings.connections, settings.ring_mb * _MB // payload_bytes)
+    slot_bytes = max(payload_bytes, 4 * LOG_TOKENS)
+    slots = max(4 * settings.connections, settings.ring_mb * _MB // slot_bytes)
     store = Store(
         client,
         Connections(settings.redis_url, settings.connections + 1),
-        Ring(payload_bytes, slots, allocate),
+        Ring(slot_bytes, slots, allocate),
         cold,
         metrics,
         threads=settings.connections,

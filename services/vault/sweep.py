@@ -10,7 +10,7 @@ since its blocks were written (`sweeps`); it then writes them again. In the cold
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,12 +54,14 @@ class Sweeper:
     def __init__(self, vault: Vault, client: Any) -> None:
         self._vault, self._redis = vault, client
 
-    def sweep(self, tenant: str, cold: bool = True) -> Swept:
-        """Raises NotSwept when a head or bookmark cannot be read."""
+    def sweep(self, tenant: str, renew: Callable[[], None]) -> Swept:
+        """Raises NotSwept when a head or bookmark cannot be read. `renew` is called now and then, and raises when this
+        keeper is no longer the one."""
         freed, hot, below = self._sweep_redis(tenant)
         sizes = hot.blocks | below.blocks
         self._redis.hset(counters_key(tenant), "used", sum(sizes.values()))
-        freed_cold = self._sweep_cold(tenant, hot, below) if cold else 0
+        renew()
+        freed_cold = self._sweep_cold(tenant, renew)
         self._vault.metrics.freed(freed + freed_cold)
         return Swept(freed, freed_cold, sum(sizes.values()))
 
@@ -126,15 +128,17 @@ class Sweeper:
 
     # --- cold ---------------------------------------------------------------------------------------------------------
 
-    def _sweep_cold(self, tenant: str, hot: Reach, below: Reach) -> int:
+    def _sweep_cold(self, tenant: str, renew: Callable[[], None]) -> int:
         cold = self._vault.store.cold
         if cold is None:
             return 0
         listed = {kind: dict(cold.list(f"{tenant}/{kind}")) for kind in ("man", "blk")}
+        renew()
         hot, below = self.reach(tenant)  # after the listing: what was copied down since is not in it
         wanted = {cold_key(tenant, "man", name) for name in hot.manifests | below.manifests}
         wanted |= {cold_key(tenant, "blk", name) for name in hot.blocks | below.blocks}
         unused = {key: size for objects in listed.values() for key, size in objects.items() if key not in wanted}
+        renew()
         cold.delete(unused)
         return sum(unused.values())
 

@@ -247,9 +247,11 @@ class Vault:
         return self.store.manifest(tenant, self.keys.of(tenant), name)
 
     def at(self, tenant: str, view: View, others: Iterable[str] = ()) -> Manifest:
-        """The manifest of a view, cut to it. When that is lost, one that has the same place: a newer or a parallel
-        one.
-        """
+        """The manifest of a view, cut to it; see `found`."""
+        return self.found(tenant, view, others)[1]
+
+    def found(self, tenant: str, view: View, others: Iterable[str] = ()) -> tuple[View, Manifest]:
+        """When the view's manifest is lost, one that has the same place: a parallel one, or one of `others`."""
         if not view.manifest:
             raise ValueError("nothing was read yet")
         (known,) = self.heads.known(tenant, [self._known_name(tenant, view.fingerprint, view.digest)])
@@ -261,7 +263,7 @@ class Vault:
                 problem = problem or damaged
                 continue
             if manifest and manifest.fingerprint == view.fingerprint and manifest.position >= view.position:
-                return manifest.cut(view.position, view.digest)
+                return replace(view, manifest=name), manifest.cut(view.position, view.digest)
         raise problem or Damaged(view.manifest, "the manifest is another one", "manifest")
 
     def load(

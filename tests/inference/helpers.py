@@ -41,6 +41,14 @@ def forget(server: InferenceServer, *, tenant: str = "default") -> None:
     service.driver.forget(tenant)
 
 
+def forget_all(server: InferenceServer, *, tenant: str = "default") -> None:
+    """As another process would find the vault: nothing live, nothing in the ring, no manifest in memory."""
+    forget(server, tenant=tenant)
+    store = server.servicer.loaded.vault.store  # type: ignore[union-attr]
+    store.forget(tenant, [name for _, name in list(store._manifests)])
+    store.ring.forget(list(store.ring._published))
+
+
 def books_balance(server: InferenceServer) -> bool:
     """No request runs, every page and slot is accounted for, and only kept readings are live."""
     driver = server.servicer.loaded.driver  # type: ignore[union-attr]

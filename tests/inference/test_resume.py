@@ -15,18 +15,19 @@ from engine import Engine, EngineConfig, load_model
 from engine.testing import save_random_checkpoint
 from services import errors
 from services.inference.client import InferenceClient, text
+from services.inference.driver import Stop
 from services.inference.server import InferenceServer
 from services.inference.text import encode_parts, load_tokenizer
 from services.vault.store import block_key, manifest_key
 from tests.inference.conftest import BOOK, ServerProcess, wait_for
-from tests.inference.helpers import QUESTION, ask, books_balance, forget, read
+from tests.inference.helpers import QUESTION, ask, books_balance, forget_all, read
 from tests.vault.test_vault import hurt
 
 CHAPTERS = [BOOK[:1500], "Chapter two. " + BOOK[300:2800], "Chapter three: " + BOOK[:700]]
 
 
 def test_a_killed_engine_is_resumed_by_another(
-    start_process: Callable[[], ServerProcess], store: redis.Redis, model_dir: Path
+    start_process: Callable[[], ServerProcess], make_server: Callable[..., InferenceServer], model_dir: Path
 ) -> None:
     """Segments of random length; killed while reading; the next process goes on. Tokens and state equal the control."""
     dice = random.Random(5)
@@ -49,8 +50,8 @@ def test_a_killed_engine_is_resumed_by_another(
         said = ask(client, "a", max_tokens=32)
     control, tokens = unbroken(model_dir, steps)
     assert said.ids == tokens
-        assert_same_state(client, second, control)
     assert second.terminate() == 0
+    assert_same_state(make_server().servicer.loaded, control)
 
 
 def unbroken(model_dir: Path, steps: list[str]) -> tuple[tuple[Any, torch.Tensor], list[int]]:
@@ -74,13 +75,27 @@ def unbroken(model_dir: Path, steps: list[str]) -> tuple[tuple[Any, torch.Tensor
     return state, run(engine.generate(seq, SamplingParams(max_tokens=32, stop_ids=(2,))))
 
 
-def assert_same_state(vault: Vault, control: tuple[Any, torch.Tensor]) -> None:
-    head = vault.heads.get("default", "a")
-    state = vault.state("default", vault.manifest("default", head.manifest))
+def assert_same_state(service: Any, control: tuple[Any, torch.Tensor]) -> None:
+    """What yet another engine makes of the vault's blocks."""
+    head = service.vault.head("default", "a")
+    with service.readings.work("default", head, Stop()) as work:
+        state = service.driver.call(lambda engine: engine.export(work.seq))
     snapshot, latents = control
-    assert (state.position, state.digest) == (snapshot.position, snapshot.digest.hex())
+    assert (state.position, state.digest) == (snapshot.position, snapshot.digest)
     assert torch.equal(state.latents, latents)
     assert all(torch.equal(state.tensors[name], snapshot.tensors[name]) for name in ("kda", "conv"))
+
+
+@pytest.fixture(autouse=True)
+def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tiny model's tokens are so small that a whole book fits one page."""
+    monkeypatch.setattr("services.inference.service.page_tokens", lambda row_bytes: 256)
+
+
+@pytest.fixture
+def server(make_server: Callable[..., InferenceServer]) -> InferenceServer:
+    """Without a cold tier: what Redis loses is lost."""
+    return make_server(cold_url="")
 
 
 @pytest.fixture
@@ -92,12 +107,13 @@ def book(client: InferenceClient) -> tuple[list[int], str]:
     return ask(client, "a").ids, client.describe_session("a").head.digest
 
 
-def blocks_of(store: redis.Redis, session: str = "a") -> dict[str, list[str]]:
-    """Keys of the head's blocks, by kind."""
-    vault = Vault(store)
-    manifest = vault.manifest("default", vault.heads.get("default", session).manifest)
-    kinds: dict[str, list[str]] = {"page": [], "snapshot": [], "log": []}
-    for ref in manifest.refs():
+def blocks_of(server: InferenceServer, session: str = "a") -> dict[str, list[bytes]]:
+    """Keys of the head's blocks, by kind; of snapshots those of the last rung."""
+    vault = server.servicer.loaded.vault  # type: ignore[union-attr]
+    manifest = vault.at("default", vault.head("default", session).view)
+    refs = [ref for ref in manifest.refs() if ref.kind != "snapshot"] + list(manifest.rungs[-1].parts)
+    kinds: dict[str, list[bytes]] = {"page": [], "snapshot": [], "log": []}
+    for ref in refs:
         kinds[ref.kind].append(block_key("default", ref.name))
     return kinds
 
@@ -109,12 +125,12 @@ def test_a_harmed_block_is_computed_again(
 ) -> None:
     """From the bookmark before it and the token log; once. Afterwards the vault is whole."""
     ids, digest = book
-    hurt(store, blocks_of(store)[kind][-1], harm)
-    forget(server)
+    hurt(store, blocks_of(server)[kind][-1], harm)
+    forget_all(server)
     said = ask(client, "a")
     assert said.ids == ids
     assert said.last.usage.recomputed
-    forget(server)
+    forget_all(server)
     again = ask(client, "a")
     assert again.ids == ids
     assert not again.last.usage.recomputed
@@ -126,21 +142,21 @@ def test_a_harmed_first_page_means_reading_everything_again(
     client: InferenceClient, server: InferenceServer, store: redis.Redis, book: Any
 ) -> None:
     """Every bookmark stands on that page, and is whole again afterwards too."""
-    hurt(store, blocks_of(store)["page"][0], "flip")
-    forget(server)
+    hurt(store, blocks_of(server)["page"][0], "flip")
+    forget_all(server)
     said = ask(client, "a")
     assert said.ids == book[0] and said.last.usage.recomputed
     client.rewind_session("a", "chapter 0")
-    forget(server)
+    forget_all(server)
     assert not ask(client, "a").last.usage.recomputed
 
 
 def test_all_blocks_but_the_log_gone(
     client: InferenceClient, server: InferenceServer, store: redis.Redis, book: Any
 ) -> None:
-    blocks = blocks_of(store)
+    blocks = blocks_of(server)
     store.delete(*blocks["page"], *blocks["snapshot"])
-    forget(server)
+    forget_all(server)
     read(client, "a", "One more chapter.")
     client.open_session("b")
     for chapter in [*CHAPTERS, "One more chapter."]:
@@ -155,7 +171,7 @@ def test_blocks_lost_at_random_are_a_right_answer_or_data_loss(
     keys = sorted(store.scan_iter("*:blk:*"))
     dice = random.Random(int(share * 100))
     store.delete(*dice.sample(keys, max(1, int(len(keys) * share))))
-    forget(server)
+    forget_all(server)
     try:
         assert ask(client, "a").ids == book[0]
     except errors.DataLoss:
@@ -166,9 +182,9 @@ def test_blocks_lost_at_random_are_a_right_answer_or_data_loss(
 def test_state_and_log_gone_is_data_loss_and_names_the_last_good_bookmark(
     client: InferenceClient, server: InferenceServer, store: redis.Redis, book: Any
 ) -> None:
-    blocks = blocks_of(store)
+    blocks = blocks_of(server)
     store.delete(blocks["log"][-1], *blocks["snapshot"])
-    forget(server)
+    forget_all(server)
     with pytest.raises(errors.DataLoss) as lost:
         ask(client, "a")
     assert lost.value.extra["bookmark"] == "chapter 1"
@@ -179,16 +195,21 @@ def test_state_and_log_gone_is_data_loss_and_names_the_last_good_bookmark(
 def test_a_harmed_log_alone_hurts_nobody(
     client: InferenceClient, server: InferenceServer, store: redis.Redis, book: Any
 ) -> None:
-    hurt(store, blocks_of(store)["log"][0], "flip")
-    forget(server)
+    hurt(store, blocks_of(server)["log"][0], "flip")
+    forget_all(server)
     assert ask(client, "a").ids == book[0]
 
 
 def test_a_harmed_manifest_is_data_loss(
     client: InferenceClient, server: InferenceServer, store: redis.Redis, book: Any
 ) -> None:
-    hurt(store, manifest_key("default", Vault(store).heads.get("default", "a").manifest), "flip")
-    forget(server)
+    vault = server.servicer.loaded.vault  # type: ignore[union-attr]
+    names = {
+        view.manifest for view in [vault.head("default", "a").view, *(m.view for m in vault.marks("default", "a"))]
+    }
+    for name in names:
+        hurt(store, manifest_key("default", name), "flip")
+    forget_all(server)
     with pytest.raises(errors.DataLoss):
         ask(client, "a")
     client.rewind_session("a", "chapter 1")
@@ -199,8 +220,8 @@ def test_a_fork_falls_back_to_the_bookmarks_of_its_origin(
     client: InferenceClient, server: InferenceServer, store: redis.Redis, book: Any
 ) -> None:
     client.fork_session("a", "b")
-    hurt(store, blocks_of(store, "b")["snapshot"][0], "delete")
-    forget(server)
+    hurt(store, blocks_of(server, "b")["snapshot"][0], "delete")
+    forget_all(server)
     said = ask(client, "b")
     assert said.ids == book[0] and said.last.usage.recomputed
 
@@ -253,9 +274,9 @@ def test_another_tokenizer_is_refused(
 def test_cancel_while_recomputing_leaves_nothing_behind(
     client: InferenceClient, server: InferenceServer, store: redis.Redis, book: Any
 ) -> None:
-    blocks = blocks_of(store)
+    blocks = blocks_of(server)
     store.delete(*blocks["page"], *blocks["snapshot"])
-    forget(server)
+    forget_all(server)
     with pytest.raises(errors.DeadlineExceeded):
         list(client.generate("a", QUESTION, timeout=0.02))
     wait_for(lambda: books_balance(server))

@@ -1,5 +1,6 @@
 """The vault against a real Redis and a cold folder: what is written comes back or is refused."""
 
+import itertools
 import random
 from collections.abc import Callable
 from contextlib import suppress
@@ -292,7 +293,7 @@ def test_rungs_are_thinned_by_what_losing_one_costs() -> None:
     rungs = tuple(Rung(n * 100, f"{n}", float(n * n), (part,)) for n in range(1, 101))
     kept = thinned(rungs, pages_bytes=100_000, pinned=frozenset({300}))
     assert len(kept) == 20 and kept[-2:] == rungs[-2:] and rungs[2] in kept
-    gaps = [b.seconds - a.seconds for a, b in zip(kept, kept[1:], strict=False)]
+    gaps = [b.seconds - a.seconds for a, b in itertools.pairwise(kept)]
     assert max(gaps[3:-2]) < 4 * min(gaps[3:-2])  # evenly in seconds, not in tokens
     assert thinned(rungs[:16], 0, frozenset()) == rungs[:16]
 
@@ -335,7 +336,7 @@ def test_a_head_that_moves_while_marking_stops_the_unlink(
 ) -> None:
     keeper = make(redis_url, tmp_path, cold=False)
     vault = keeper.vault
-    head, manifest = vault.commit("t", opened(vault), draft(EMPTY, 300), bookmark="one")
+    head, _ = vault.commit("t", opened(vault), draft(EMPTY, 300), bookmark="one")
     vault.heads.move("t", head, replace(head.view, position=0, digest="00" * 32), "test", 0)
     vault.commit("t", vault.heads.begin("t", "s"), draft(EMPTY, 300, seed=1))
     reach, forked = keeper.sweeper.reach, []
