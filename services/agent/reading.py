@@ -70,7 +70,8 @@ def read_segment(
 ) -> str:
     """The digest of the head behind it."""
     parts, name, title = parts_of(view, todo[n]), bookmark_of(view, todo[n]), todo[n].title
-    with closing(model.read(session_id, parts, bookmark=name, segment=title[:200], expected_digest=digest)) as stream:
+    label = f"{n + 1}/{len(todo)}"  # for the engine's log, which must not know a title
+    with closing(model.read(session_id, parts, bookmark=name, segment=label, expected_digest=digest)) as stream:
         saved = ""
         for message in stream:
             progress.tell(message, title, n, len(todo))

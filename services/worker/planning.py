@@ -2,10 +2,12 @@
 
 from typing import Any
 
+from sqlalchemy.orm import Session
+
 from services import agent, errors, log
 from services.agent import Plan
 from services.agent.types import SourceView
-from services.library import sources
+from services.library import sessions, sources
 from services.library.tables import Source
 from services.worker.reading import waiting
 from services.worker.run import Run
@@ -23,13 +25,15 @@ def planned(run: Run, source: Source, view: SourceView) -> int:
     plan = _ask(run, view)
     if plan is None:
         return 0
-    shown = as_json(plan)
     with run.write() as db:
+        shown = as_json(plan, source_of(db, run.tenant, plan.from_session))
         sources.get(db, run.tenant, source.id).plan = shown
-    counts = {"done": plan.known_tokens, "total": plan.tokens}
-    run.report("planned", {"unit": "tokens", **counts, "plan": shown}, force=True)
+    run.report(
+        "planned", {"unit": "tokens", "done": plan.known_tokens, "total": plan.tokens, "plan": shown}, force=True
+    )
     run.emit("plan", shown)
-    logger.info("reading_planned", source=source.id, **shown)
+    counts = {name: shown[name] for name in ("tokens", "known_tokens", "to_read", "seconds")}
+    logger.info("reading_planned", source=source.id, of=plan.from_session, bookmark=plan.from_bookmark, **counts)
     return plan.tokens
 
 
@@ -44,9 +48,19 @@ def _ask(run: Run, view: SourceView) -> Plan | None:
         return None
 
 
-def as_json(plan: Plan) -> dict[str, Any]:
+def source_of(db: Session, tenant: str, engine_session: str) -> str | None:
+    """The source that an engine session has read first: its own reading's, or a conversation's."""
+    if engine_session.startswith(SOURCE_SESSION):
+        return engine_session.removeprefix(SOURCE_SESSION).partition(".")[0]
+    try:
+        found = sessions.get(db, tenant, engine_session.partition(".")[0])
+    except errors.NotFound:
+        return None
+    return found.sources[0].source_id if found.sources else None
+
+
+def as_json(plan: Plan, of: str | None) -> dict[str, Any]:
     """Names another source by its id only: its title goes when it goes."""
-    of = plan.from_session.removeprefix(SOURCE_SESSION) if plan.from_session.startswith(SOURCE_SESSION) else None
     return {
         "tokens": plan.tokens,
         "known_tokens": plan.known_tokens,
