@@ -7,7 +7,7 @@ export PATH := $(BIN):$(VENV)/node:$(PATH)
 # Two OpenMP threads that spin beside other load make every small operation take 10 ms.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help setup setup-python demo run test test-python test-web test-compose check bench proto web compose-env \
+.PHONY: help setup setup-python demo run test test-python test-web test-compose faults check bench proto web compose-env \
         compose-up compose-down constraints clean
 
 help:  ## this list
@@ -41,6 +41,10 @@ test-python: setup
 
 test-compose: setup  ## docker compose for real: up, read, ask, kill the engine, ask again
 	@scripts/test_compose.sh
+
+faults: setup  ## kills, flips, full disks, bad lines; about a minute. KILLS=1000 FLIPS=10000 SEED= ONLY= OUT=
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults --kills $(or $(KILLS),20) --flips $(or $(FLIPS),200) \
+	  --seed $(or $(SEED),1) $(if $(ONLY),--only $(ONLY)) $(if $(OUT),--out $(OUT))
 
 bench: setup  ## the measurements of bench/
 	@$(BIN)/python -m bench

@@ -97,7 +97,7 @@ class Book:
         """The one possible standing that the engine tells of; Broken when it is none of them."""
         possible = self.possible.get(session, [None])
         for standing in possible:
-            if standing is None and told is None or standing is not None and told and standing.is_told_by(told):
+            if (told is None) if standing is None else (told is not None and standing.is_told_by(told)):
                 self.stands(session, standing)
                 return standing
         raise self._broken(session, told, possible)

@@ -1,4 +1,4 @@
-"""Stored values deleted, cut short, swapped, at random: the right answer or DATA_LOSS, and the same world every time."""
+"""Stored values deleted, cut short, swapped, at random: the right answer or DATA_LOSS."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Single bits, flipped in what is stored. The engine runs in this process: a flip takes milliseconds.
 
-A flip is *mended* (the right continuation, and the engine says that it had to compute again), *refused* (a clear error),
-or *harmless* (the right continuation, told as if nothing were wrong: only where opening the session does not need the
-value). Anything else is a failure: `wrong` (another continuation), `told` (another head or bookmark than the true one),
-`unclear` (an error that names nothing), `unnoticed` (a block or manifest that was used as it was).
+A flip is *mended* (the right continuation, and the engine says that it had to compute again), *refused* (a clear
+error), or *harmless* (the right continuation, told as if nothing were wrong: only where opening the session does not
+need the value). Anything else is a failure: `wrong` (another continuation), `told` (another head or bookmark than the
+true one), `unclear` (an error that names nothing), `unnoticed` (a block or manifest that was used as it was).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from services.inference.client import InferenceClient
 from services.inference.server import InferenceServer, build_server
 from services.inference.settings import InferenceSettings
 from tests.faults.book import Broken, Standing
-from tests.faults.damage import BUILD
+from tests.faults.fault import WARM_UP
 from tests.faults.script import check_answer
 from tests.faults.store import Store
 from tests.faults.world import TENANTS, Lab
@@ -59,11 +59,11 @@ class Flip:
 class Flips:
     """A world, its content saved, and an engine that is made to forget after each flip."""
 
-    name = "flips"
+    name, kills = "flips", 0
 
     def __init__(self, lab: Lab, dice: random.Random) -> None:
         self.lab, self.world = lab, lab.world()
-        self.world.work(dice, BUILD)
+        self.world.work(dice, WARM_UP)
         self.world.end_life()
         self._values = self.world.store.dump()
         with mock.patch.dict(os.environ, self.world.environment(SWEEP_SECONDS="0")):
@@ -103,7 +103,9 @@ class Flips:
         try:
             told = client.describe_session(session)
             if not standing.is_told_by(told):
-                raise Broken("told", f"head {told.head.position} {told.head.digest[:8]}, {len(told.bookmarks)} bookmarks")
+                raise Broken(
+                    "told", f"head {told.head.position} {told.head.digest[:8]}, {len(told.bookmarks)} bookmarks"
+                )
             usage = check_answer(client, self.lab.control, tenant, session, standing.segments)
         except CLEAR:
             return "refused"

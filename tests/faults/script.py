@@ -1,4 +1,4 @@
-"""A seeded script of what a tenant does: reads, asks, bookmarks, forks, rewinds, deletes. The book says what must follow."""
+"""A seeded script of what a tenant does: reads, asks, bookmarks, forks, rewinds, deletes."""
 
 from __future__ import annotations
 
@@ -103,9 +103,7 @@ class Script:
 
     def _peek(self, session: str, standing: Standing) -> None:
         """An answer that is not kept moves nothing."""
-        check_answer(
-            self.client, self.control, self.book.tenant, session, standing.segments, timeout=self.timeout
-        )
+        check_answer(self.client, self.control, self.book.tenant, session, standing.segments, timeout=self.timeout)
 
     def _mark(self, session: str, standing: Standing) -> None:
         name = self._name(standing)

@@ -43,7 +43,7 @@ class RedisFull(Fault):
 
 
 class DiskFull(Fault):
-    """A small file system under the append-only file. Once there is room again, nothing that was acknowledged is lost."""
+    """A small file system under the append-only file. Once there is room, nothing that was acknowledged is lost."""
 
     name = "disk_full"
 

@@ -37,20 +37,15 @@ class TwoResumers(Writers):
 
     def strike(self, dice: random.Random) -> Counter[str]:
         book, session, standing = self._target(dice)
-        self.world.fresh()
-        lives = [self.world.life, self.world.start()]
+        lives = [self.world.fresh(), self.world.start()]
         segments = [words(dice, dice.randint(1, 800)) for _ in lives]
-        ends = [End() for _ in lives]
+        barrier = threading.Barrier(len(lives))
+        calls = [
+            resume(life.client(book.tenant), session, segment, standing, barrier)
+            for life, segment in zip(lives, segments, strict=True)
+        ]
         try:
-            barrier = threading.Barrier(len(lives))
-            threads = [
-                threading.Thread(target=end.run, args=(resume(client, session, segment, standing, barrier),))
-                for end, segment, client in zip(ends, segments, [life.client(book.tenant) for life in lives], strict=True)
-            ]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
+            ends = together(calls)
         finally:
             lives[1].kill()
         won = [segment for segment, end in zip(segments, ends, strict=True) if end.error is None]
@@ -70,9 +65,8 @@ class Zombie(Writers):
         book, session, standing = self._target(dice)
         old, new = self.world.fresh(), self.world.start()
         lost, kept = words(dice, dice.randint(300, 2000)), words(dice, dice.randint(1, 300))
-        end = End()
-        client = old.client(book.tenant)
-        thread = threading.Thread(target=end.run, args=(resume(client, session, lost, standing),))
+        end, call = End(), resume(old.client(book.tenant), session, lost, standing)
+        thread = threading.Thread(target=end.run, args=(call,))
         try:
             thread.start()
             time.sleep(dice.uniform(0.005, 0.1))
@@ -81,15 +75,21 @@ class Zombie(Writers):
             old.signal(signal.SIGCONT)
             thread.join(LATE_S)
             early = standing.segments[-2:-1] == (lost,)
-            if thread.is_alive() or (end.error is None) != early:
-                raise Broken("mixed", f"a zombie on {session} was told {end.error!r} (it was early: {early})")
-            if not isinstance(end.error, (errors.Conflict, type(None))):
-                raise Broken("unclear", f"a zombie on {session} was told {end.error!r}")
+            self._judge(session, None if thread.is_alive() else end, early)
         finally:
             old.kill()
             new.kill()
         self.world.fresh()
         return self.world.check(dice) + Counter(early=early)
+
+    def _judge(self, session: str, end: End | None, early: bool) -> None:
+        """`early`: the zombie's read was saved before it was stopped."""
+        if end is None:
+            raise Broken("hang", f"a zombie on {session} heard nothing")
+        if (end.error is None) != early:
+            raise Broken("mixed", f"a zombie on {session} was told {end.error!r} (it was early: {early})")
+        if not isinstance(end.error, (errors.Conflict, type(None))):
+            raise Broken("unclear", f"a zombie on {session} was told {end.error!r}")
 
     def _replace(
         self, client: InferenceClient, book: Book, session: str, standing: Standing, lost: Ids, kept: Ids
@@ -116,6 +116,16 @@ class End:
             call()
         except BaseException as error:
             self.error = error
+
+
+def together(calls: list[Callable[[], None]]) -> list[End]:
+    ends = [End() for _ in calls]
+    threads = [threading.Thread(target=end.run, args=(call,)) for end, call in zip(ends, calls, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return ends
 
 
 def resume(

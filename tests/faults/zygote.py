@@ -1,4 +1,4 @@
-"""Forks engines. Importing torch takes seconds and a fork takes milliseconds: `python -m tests.faults.zygote` imports once.
+"""Forks engines. Importing torch takes seconds, a fork milliseconds: `python -m tests.faults.zygote` imports once.
 
 On standard input a line of JSON a life: the environment it runs under. On standard output first {"forked": pid}, later
 from the life itself {"ready": pid, "port": n}. No thread may run in here before a fork, and the lives die with it.
