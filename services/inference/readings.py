@@ -148,7 +148,7 @@ class Readings:
                 self.vault.metrics.lag(work.head.session, now - saved, position - durable)
                 if now - saved >= self._rung_s and event.done < event.total:
                     durable, saved = self._save_rung(work, start), time.monotonic()
-                yield position, durable
+                yield max(position, durable), durable  # it read on while the rung was saved
         work.pieces = [Piece(label, ids, len(ids))]
         self.speed = (len(ids) - done) / max(time.monotonic() - started, 1e-3)
 
@@ -200,6 +200,7 @@ class Readings:
     # --- going back ---------------------------------------------------------------------------------------------------
 
     def rewind(self, tenant: str, session: str, to: View, reason: str) -> Head:
+        self.vault.store.ensure_manifest(tenant, self.vault.keys.of(tenant), to.manifest)
         return self.vault.heads.move(tenant, self.head(tenant, session), to, reason, self._history_ms)
 
     def view_at(self, tenant: str, head: Head, position: int) -> View:

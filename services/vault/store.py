@@ -75,6 +75,11 @@ class Store:
         self._keep(tenant, block.ref.name, manifest)
         return block.ref.name
 
+    def ensure_manifest(self, tenant: str, key: TenantKey, name: str) -> None:
+        """Into Redis, if it is in this process's memory or in the cold tier only: a head is about to name it."""
+        if not self._redis.exists(manifest_key(tenant, name)):
+            self.put_manifest(tenant, key, self.manifest(tenant, key, name))
+
     # --- in -----------------------------------------------------------------------------------------------------------
 
     def manifest(self, tenant: str, key: TenantKey, name: str, fresh: bool = False, promote: bool = True) -> Manifest:

@@ -1,0 +1,232 @@
+"""What is saved within a segment, what is taken over from other readings, and going back to any token."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+
+from services import errors
+from services.inference.client import InferenceClient, text, tokens
+from services.inference.server import InferenceServer
+from tests.inference.conftest import BOOK, ServerProcess
+from tests.inference.helpers import ask, books_balance, forget_all, read
+
+LONG = BOOK * 2
+
+
+@pytest.fixture
+def server(make_server: Callable[..., InferenceServer]) -> InferenceServer:
+    """A rung at every step."""
+    return make_server(rung_s=0)
+
+
+def answers(client: InferenceClient, words: list[str]) -> tuple[str, list[int]]:
+    """Digest and greedy tokens of a reading that nothing disturbs, made under a tenant of its own."""
+    client.open_session("control")
+    for part in words:
+        last = read(client, "control", part)
+    said = ask(client, "control").ids
+    client.delete_session("control")
+    return last.head.digest, said
+
+
+@pytest.fixture
+def control(make_server: Callable[..., InferenceServer]) -> Any:
+    server = make_server(rung_s=1000)
+    with InferenceClient(f"127.0.0.1:{server.port}", tenant="control") as client:
+        yield lambda words: answers(client, words)
+
+
+def test_the_watermark_moves_within_a_segment(client: InferenceClient) -> None:
+    client.open_session("a")
+    messages = list(client.read("a", [text(LONG)]))
+    marks = [m.durable_position for m in messages]
+    assert marks == sorted(marks) and any(0 < mark < messages[-1].position for mark in marks)
+    assert all(m.durable_position <= m.position for m in messages)
+
+
+def test_a_reading_that_broke_off_goes_on_from_its_watermark(
+    start_process: Callable[[], ServerProcess],
+    client: InferenceClient,
+    server: InferenceServer,
+    control: Any,
+) -> None:
+    """Dropped in the middle, its engine's memory lost: another call reads only what is missing, to the same bits."""
+    client.open_session("a")
+    told = 0
+    with client.read("a", [text(LONG)]) as stream:
+        for message in stream:
+            told = message.durable_position
+            if told > 300:
+                break
+    assert client.describe_session("a").head.position == 0
+    forget_all(server)
+    first, *_, last = list(client.read("a", [text(LONG)]))
+    assert first.position >= told and last.usage.shared_tokens >= told
+    assert (last.head.digest, ask(client, "a").ids) == control([LONG])
+    assert books_balance(server)
+
+
+def test_the_same_text_is_read_once_by_a_tenant(client: InferenceClient, server: InferenceServer) -> None:
+    client.open_session("a")
+    one = read(client, "a", LONG, segment="x")
+    forget_all(server)
+    client.open_session("b")
+    two = read(client, "b", LONG, segment="another label")
+    assert two.usage.shared_tokens == two.position == one.position
+    assert two.head.digest == one.head.digest
+    assert ask(client, "b").ids == ask(client, "a").ids
+    client.delete_session("a")
+    forget_all(server)
+    assert not ask(client, "b").last.usage.recomputed
+
+
+def test_nothing_is_shared_between_tenants(client: InferenceClient, server: InferenceServer) -> None:
+    client.open_session("a")
+    read(client, "a", LONG)
+    with InferenceClient(f"127.0.0.1:{server.port}", tenant="other") as other:
+        other.open_session("a")
+        assert other.plan("", [[text(LONG)]]).known_tokens == 0
+        assert read(other, "a", LONG).usage.shared_tokens == 0
+
+
+def test_a_changed_tail_is_read_from_the_last_rung_before_it(client: InferenceClient, control: Any) -> None:
+    """The plan says so before; the usage says so after; the bits are those of reading it all."""
+    client.open_session("a")
+    total = read(client, "a", LONG, bookmark="whole").position
+    changed = LONG[:-200] + "and now something else entirely, to the end."
+    plan = client.plan("", [[text(changed)]])
+    assert 0 < plan.known_tokens < plan.tokens and plan.known_tokens > total - 200
+    assert plan.from_session == "a" or plan.from_bookmark == ""
+    client.open_session("b")
+    last = read(client, "b", changed)
+    assert last.usage.shared_tokens == plan.known_tokens
+    assert last.usage.read_tokens == plan.tokens - plan.known_tokens
+    assert (last.head.digest, ask(client, "b").ids) == control([changed])
+
+
+def test_an_added_chapter_costs_itself(client: InferenceClient, control: Any) -> None:
+    chapters = [BOOK[:1500], "Chapter two. " + BOOK[300:1800], "Chapter three, which is new. " + BOOK[:500]]
+    client.open_session("a")
+    for n, chapter in enumerate(chapters[:2]):
+        read(client, "a", chapter, bookmark=f"c{n}")
+    plan = client.plan("", [[text(chapter)] for chapter in chapters])
+    assert (plan.known_segments, plan.from_session, plan.from_bookmark) == (2, "a", "c1")
+    client.open_session("b")
+    usage = [read(client, "b", chapter).usage for chapter in chapters]
+    assert [u.read_tokens for u in usage[:2]] == [0, 0]
+    assert usage[2].read_tokens == plan.tokens - plan.known_tokens
+    assert (client.describe_session("b").head.digest, ask(client, "b").ids) == control(chapters)
+
+
+@pytest.mark.parametrize("position", [0, 1, 63, 64, 65, 700, -1])
+def test_rewind_to_any_token(client: InferenceClient, server: InferenceServer, control: Any, position: int) -> None:
+    """What stands there is what reading just so much gives."""
+    client.open_session("a")
+    total = read(client, "a", LONG).position
+    at = position % total if position < 0 else position
+    session = client.rewind_session("a", position=at)
+    assert session.head.position == at
+    forget_all(server)
+    assert client.describe_session("a").head.digest == session.head.digest
+    service = server.servicer.loaded
+    ids = service.tokenizer.encode(LONG)  # type: ignore[union-attr]
+    said = ask(client, "a").ids
+    with InferenceClient(f"127.0.0.1:{server.port}", tenant="fresh") as fresh:
+        fresh.open_session("b")
+        if at:
+            list(fresh.read("b", [tokens(ids[:at])]))
+        assert fresh.describe_session("b").head.digest == session.head.digest
+        assert ask(fresh, "b").ids == said
+    with pytest.raises(errors.InvalidInput):
+        client.rewind_session("a", position=total + 1)
+
+
+def test_what_a_rewind_left_can_be_returned_to(client: InferenceClient, server: InferenceServer) -> None:
+    client.open_session("a")
+    whole = read(client, "a", LONG).head
+    said = ask(client, "a").ids
+    client.rewind_session("a", position=100)
+    read(client, "a", "Another branch.")
+    service = server.servicer.loaded
+    service.keeper.collect("default")  # type: ignore[union-attr]
+    forget_all(server)
+    assert client.rewind_session("a", digest=whole.digest).head.digest == whole.digest
+    assert ask(client, "a").ids == said
+    with pytest.raises(errors.NotFound):
+        client.rewind_session("a", digest="ab" * 32)
+
+
+def test_a_fork_is_one_key(client: InferenceClient, store: redis.Redis) -> None:
+    client.open_session("a")
+    read(client, "a", LONG, bookmark="here")
+    before = set(store.scan_iter())
+    client.fork_session("a", "b", bookmark="here")
+    assert set(store.scan_iter()) - before == {b"shiori:{default}:head:b"}
+
+
+# --- tiers and limits -------------------------------------------------------------------------------------------------
+
+
+def test_a_session_in_the_cold_tier_only_resumes(
+    client: InferenceClient, server: InferenceServer, store: redis.Redis
+) -> None:
+    client.open_session("a")
+    read(client, "a", LONG, bookmark="here")
+    said = ask(client, "a").ids
+    sessions, size = server.servicer.loaded.keeper.tier_down("default", "a")  # type: ignore[union-attr]
+    assert sessions == 1 and size > 0
+    assert not list(store.scan_iter("*:blk:*")) and not list(store.scan_iter("*:man:*"))
+    forget_all(server)
+    again = ask(client, "a")
+    assert again.ids == said and not again.last.usage.recomputed
+    assert list(store.scan_iter("*:blk:*"))  # it is in use: back in Redis
+    client.fork_session("a", "b", bookmark="here")
+    read(client, "b", "And on it goes.")
+
+
+def test_redis_may_be_lost_altogether(client: InferenceClient, server: InferenceServer, store: redis.Redis) -> None:
+    """Once it is in the cold tier, nothing of Redis is needed: not even to know that the session exists."""
+    client.open_session("a")
+    head = read(client, "a", LONG, bookmark="here").head
+    said = ask(client, "a").ids
+    server.servicer.loaded.keeper.tier_down("default")  # type: ignore[union-attr]
+    store.flushall()
+    forget_all(server)
+    assert client.describe_session("a").head.digest == head.digest
+    again = ask(client, "a")
+    assert again.ids == said and not again.last.usage.recomputed
+    assert client.rewind_session("a", "here").head.digest == head.digest
+
+
+def test_a_full_redis_moves_idle_readings_down_before_it_refuses(
+    make_server: Callable[..., InferenceServer], store: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.vault.keeper._IN_USE_MS", -1)
+    base = store.info("memory")["used_memory"] // 2**20 + 1
+    server = make_server(max_mb=base + 1, high_water=1.0)
+    keeper = server.servicer.loaded.keeper  # type: ignore[union-attr]
+    with InferenceClient(f"127.0.0.1:{server.port}") as client:
+        for n in range(12):
+            keeper._memory = (0.0, 0, 0)
+            client.open_session(f"s{n}")
+            read(client, f"s{n}", f"Book {n}. " + LONG)
+        assert sum(keeper.vault.heads.raw("default", f"s{n}").get("cold") == "1" for n in range(12)) > 0
+        for n in range(12):
+            assert ask(client, f"s{n}", max_tokens=4).ids
+
+
+def test_a_quota_is_kept_and_says_its_numbers(make_server: Callable[..., InferenceServer]) -> None:
+    server = make_server(quota_mb="default:1,other:100")
+    with InferenceClient(f"127.0.0.1:{server.port}") as client:
+        with pytest.raises(errors.VaultFull) as full:
+            for n in range(40):
+                client.open_session(f"s{n}")
+                read(client, f"s{n}", f"Book {n}. " + LONG, segment=str(n))
+        assert full.value.code == "quota_exceeded" and int(full.value.extra["quota"]) == 2**20
+        assert ask(client, "s0", max_tokens=4).ids  # what is there stays usable
+        client.delete_session("s0")
+        client.delete_session("s1")
+        client.open_session("after")
+        read(client, "after", "Short.")
