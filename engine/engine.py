@@ -65,8 +65,8 @@ class Engine:
     def export(self, seq: int, first: int = 0) -> Exported:
         """State and the latents from position ``first`` on, also in the middle of a read: it stands on the grid then.
 
-        Raises ProvenanceError when a tag, the sequence's own book or a seal disagrees; ValueError when ``first`` is
-        behind the position.
+        Raises ProvenanceError when a tag, the sequence's own book or a seal disagrees (the sequence is left as it is:
+        close it); ValueError when ``first`` is beyond the position.
         """
         return state.export(self.pools, self._sequences.whole(seq), first)
 
@@ -96,7 +96,7 @@ class Engine:
         """latents [Lm,n,R+r] in the pool's dtype, of positions first..first+n: in any order, cut anywhere.
 
         From pinned memory, on a GPU, the copy may still run when this returns: leave ``latents`` alone until
-        finish_restore has returned. Raises SnapshotMismatch; what was put before stays.
+        finish_restore or close has returned. Raises SnapshotMismatch; what was put before stays.
         """
         self._restorer.put(self._sequences[seq], first, latents)
 

@@ -179,7 +179,7 @@ def in_one_go(segments: list[list[int]]) -> tuple[Engine, int]:
     return engine, sequence
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(STEPS, PROGRAM)
 def test_any_program_leaves_what_reading_the_same_segments_in_one_go_leaves(prefill, operations):
     program = Program(prefill)
