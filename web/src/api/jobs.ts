@@ -5,6 +5,11 @@ export async function cancelJob(id: string): Promise<void> {
   await send(`/v1/jobs/${encodeURIComponent(id)}/cancel`, { method: 'POST' })
 }
 
+/** One that failed or was stopped goes on from what is saved. */
+export async function retryJob(id: string): Promise<void> {
+  await send(`/v1/jobs/${encodeURIComponent(id)}/retry`, { method: 'POST' })
+}
+
 /** Follows a job to its end; a lost connection is taken up after the last event seen. */
 export async function followJob(id: string, onEvent: (event: string, data: unknown) => void, signal: AbortSignal): Promise<void> {
   let last = ''

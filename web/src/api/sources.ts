@@ -1,6 +1,6 @@
 /** Documents and repositories: the same routes under two names. */
 import { getJson, getList, postJson, send } from './http'
-import type { Source, Summaries, TextPiece } from './types'
+import type { Source, Summaries, TextPiece, Usage } from './types'
 
 const ARCHIVE = /\.(zip|tar|tar\.gz|tgz)$/i
 
@@ -25,11 +25,23 @@ export function getSource(id: string, signal?: AbortSignal): Promise<Source> {
   return getJson<Source>(sourcePath(id), signal)
 }
 
-export async function uploadFile(file: File): Promise<Source> {
+/** `previous`: the source that the file is a newer version of. */
+export async function uploadFile(file: File, previous?: Source): Promise<Source> {
   const form = new FormData()
   form.append('file', file)
-  const path = ARCHIVE.test(file.name) ? '/v1/repositories' : '/v1/documents'
+  if (previous) form.append('previous', previous.id)
+  const archive = previous ? previous.kind === 'repository' : ARCHIVE.test(file.name)
+  const path = archive ? '/v1/repositories' : '/v1/documents'
   return (await send(path, { method: 'POST', body: form })).json() as Promise<Source>
+}
+
+/** The newest commit of a repository that came from an address, as a new source. */
+export async function refreshRepository(id: string): Promise<Source> {
+  return (await send(`${sourcePath(id)}/refresh`, { method: 'POST' })).json() as Promise<Source>
+}
+
+export function getUsage(signal?: AbortSignal): Promise<Usage> {
+  return getJson<Usage>('/v1/usage', signal)
 }
 
 export function addRepository(url: string, revision: string): Promise<Source> {

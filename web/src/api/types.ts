@@ -34,7 +34,36 @@ export interface Source {
   job_id: string | null
   url?: string | null
   revision?: string | null
+  previous?: string | null
+  plan?: Plan | null
+  reading?: Reading | null
   created_at?: string
+}
+
+/** What reading was expected to cost before it began, in tokens. */
+export interface Plan {
+  tokens: number
+  known_tokens: number
+  to_read: number
+  after: string | null
+  from: { source_id: string | null; title?: string | null } | null
+  seconds: number | null
+}
+
+/** What it did cost. */
+export interface Reading {
+  position: number
+  shared_tokens: number | null
+  read_tokens: number | null
+  seconds: number
+}
+
+/** What all readings take. */
+export interface Usage {
+  readings: number
+  used_bytes: number
+  quota_bytes: number | null
+  tiers: { name: string; bytes: number; limit_bytes: number | null }[]
 }
 
 /** Not at an end yet. */
@@ -48,6 +77,7 @@ export interface Progress {
   total: number
   rate?: number | null
   eta_s?: number | null
+  plan?: Plan
 }
 
 export type Match = 'exact' | 'normalised' | 'fuzzy' | 'none'

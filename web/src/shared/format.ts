@@ -1,5 +1,5 @@
 /** Numbers and places in words. */
-import type { Chapter, Match, Progress, Quote } from '../api/types'
+import type { Chapter, Match, Plan, Progress, Quote } from '../api/types'
 
 const whole = new Intl.NumberFormat('en', { maximumFractionDigits: 0 })
 
@@ -18,6 +18,22 @@ export function duration(seconds: number): string {
   if (seconds < 10) return `${seconds.toFixed(1)} s`
   if (seconds < 90) return `${Math.round(seconds)} s`
   return seconds < 5400 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`
+}
+
+/** 1_300_000 -> "1.3 MB". */
+export function bytes(n: number): string {
+  const units = ['B', 'KB', 'MB', 'GB', 'TB']
+  let size = n
+  let unit = 0
+  while (size >= 999.5 && unit < units.length - 1) [size, unit] = [size / 1000, unit + 1]
+  return `${size < 10 && unit > 0 ? size.toFixed(1) : Math.round(size)} ${units[unit]}`
+}
+
+/** "42,310 of 45,900 tokens are known; 3,590 to read, about 5 s" */
+export function planWords({ tokens: all, known_tokens: known, to_read, seconds }: Plan): string {
+  if (to_read === 0) return `All ${count(all)} tokens are known: nothing to read`
+  const time = seconds ? `, about ${duration(seconds)}` : ''
+  return known ? `${count(known)} of ${count(all)} tokens are known; ${count(to_read)} to read${time}` : `${count(all)} tokens to read${time}`
 }
 
 function remaining(seconds: number): string {

@@ -2,7 +2,7 @@ import type { Chapter, Message } from '../../api/types'
 import { count, duration } from '../../shared/format'
 import { ProblemNote } from '../../shared/ProblemNote'
 import { QuotedText } from '../../shared/QuotedText'
-import type { Live } from './live'
+import type { Draft, Live } from './live'
 import { useSpoken } from './sentences'
 import { isUnfinished } from './useAsk'
 
@@ -44,6 +44,16 @@ export function timeWords({ timing, usage }: Pick<Message, 'timing' | 'usage'>):
   return words.join(' · ')
 }
 
+/** What the model says, before the text has confirmed it. Not read aloud: the checked answer is. */
+function Provisional({ draft }: { draft: Draft }) {
+  return (
+    <div className="draft" role="group" aria-label="Provisional words">
+      <p className="said">{draft.text}</p>
+      <p className="quiet working">{draft.look === 1 ? 'The model’s words, not checked yet' : 'A second look, at the passages found by search; not checked yet'}</p>
+    </div>
+  )
+}
+
 /** The answer that is arriving now. */
 export function LiveAnswer({ live, outline, again }: { live: Live; outline: Chapter[]; again: () => void }) {
   useSpoken(live.text, live.completed !== null || live.problem !== null)
@@ -52,7 +62,8 @@ export function LiveAnswer({ live, outline, again }: { live: Live; outline: Chap
     <article className="turn">
       <h3 className="question">{live.question}</h3>
       {live.text && <QuotedText owner={live.id} text={live.text} quotes={live.quotes} outline={outline} />}
-      {!live.text && !live.problem && <p className="quiet working">{live.doing}</p>}
+      {live.draft && !live.problem && <Provisional draft={live.draft} />}
+      {!live.text && !live.draft && !live.problem && <p className="quiet working">{live.doing}</p>}
       {live.problem && !stopped && <ProblemNote error={live.problem} retry={again} />}
       {stopped && (
         <p className="quiet">

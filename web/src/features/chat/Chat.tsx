@@ -22,7 +22,7 @@ export function Chat({ source, session }: { source: Source; session: string | nu
 
   return (
     <div className="chat">
-      <Scroll watch={`${all.length} ${mine?.text.length} ${mine?.quotes.length}`}>
+      <Scroll watch={`${all.length} ${mine?.draft?.text.length} ${mine?.text.length} ${mine?.quotes.length}`}>
         {session !== null && messages.error && !messages.data && <ProblemNote error={messages.error} retry={() => void messages.refetch()} />}
         {session !== null && messages.isLoading && !mine && <p className="quiet">Fetching the conversation…</p>}
         {all.map((message) => (
@@ -50,7 +50,7 @@ function canBeAsked(source: Source): boolean {
 
 function NoQuestionYet({ source }: { source: Source }) {
   if (!canBeAsked(source)) {
-    return <p className="quiet empty">This text was not read to its end, so it cannot be asked about. Add it again to read it.</p>
+    return <p className="quiet empty">This text was not read to its end, so it cannot be asked about. “Try again” in the library goes on where it stopped.</p>
   }
   return (
     <div className="empty quiet">

@@ -13,6 +13,19 @@ describe('a live answer', () => {
     expect(live).toMatchObject({ id: 'msg_1', job: 'job_1', text: 'See it.', quotes: [QUOTE] })
   })
 
+  it('shows what the model says until the checked answer comes', () => {
+    const first = run(['draft', { text: '“', n: 0, look: 1 }], ['draft', { text: ' green', n: 1, look: 1 }])
+    expect(first.draft).toEqual({ look: 1, text: '“ green' })
+    const second = apply(first, 'draft', { text: '“', n: 0, look: 2 })
+    expect(second.draft).toEqual({ look: 2, text: '“' })
+    expect(apply(second, 'delta', { text: 'the seventh hook' })).toMatchObject({ draft: null, text: 'the seventh hook' })
+  })
+
+  it('begins anew when another worker takes the question up', () => {
+    const live = run(['draft', { text: 'half', n: 0, look: 1 }], ['delta', { text: 'x' }], ['citation', QUOTE], ['message.created', { id: 'msg_1', job_id: 'job_1' }])
+    expect(live).toMatchObject({ draft: null, text: '', quotes: [] })
+  })
+
   it('ends as the message that the server sent, with the restore time told before', () => {
     const live = run(['state.restored', { ms: 412, tokens: 9 }], ['delta', { text: 'x' }], ['message.completed', { id: 'msg_1', answer: 'X.', quotes: [], origin: 'read' }])
     expect(live.completed).toMatchObject({ id: 'msg_1', question: 'Who?', answer: 'X.', origin: 'read', timing: { restore_ms: 412 } })

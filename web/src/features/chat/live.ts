@@ -8,6 +8,7 @@ export interface Live {
   question: string
   id: string
   job: string | null
+  draft: Draft | null // what the model says, not checked yet
   text: string
   quotes: Quote[]
   restoredMs: number | null
@@ -16,9 +17,14 @@ export interface Live {
   completed: Message | null
 }
 
+export interface Draft {
+  look: number // the first from the whole reading, the second from passages
+  text: string
+}
+
 export function begin(source: string, session: string | null, question: string): Live {
   return {
-    source, session, question, id: 'live', job: null, text: '', quotes: [], restoredMs: null,
+    source, session, question, id: 'live', job: null, draft: null, text: '', quotes: [], restoredMs: null,
     doing: 'Sending the question', problem: null, completed: null,
   }
 }
@@ -27,7 +33,8 @@ export function apply(live: Live, event: string, data: unknown): Live {
   switch (event) {
     case 'message.created': {
       const { id, job_id } = data as { id: string; job_id?: string | null }
-      return { ...live, id, job: job_id ?? null, doing: 'Finding the place in the reading' }
+      // a second one: another worker begins again, and what came so far is void
+      return { ...live, id, job: job_id ?? null, draft: null, text: '', quotes: [], doing: 'Finding the place in the reading' }
     }
     case 'state.restored': {
       const { ms } = data as { ms: number }
@@ -35,8 +42,10 @@ export function apply(live: Live, event: string, data: unknown): Live {
     }
     case 'reading.progress':
       return { ...live, doing: `Reading ${progressWords(data as Progress)}` }
+    case 'draft':
+      return { ...live, draft: grown(live.draft, data as Draft) }
     case 'delta':
-      return { ...live, text: live.text + (data as { text: string }).text }
+      return { ...live, draft: null, text: live.text + (data as { text: string }).text }
     case 'citation':
       return { ...live, quotes: [...live.quotes, data as Quote] }
     case 'message.completed':
@@ -46,6 +55,11 @@ export function apply(live: Live, event: string, data: unknown): Live {
     default:
       return live
   }
+}
+
+/** A second look begins a draft of its own. */
+function grown(draft: Draft | null, piece: Draft): Draft {
+  return { look: piece.look, text: (draft?.look === piece.look ? draft.text : '') + piece.text }
 }
 
 function completed(live: Live, message: Partial<Message>): Message {

@@ -4,6 +4,7 @@ import { ProblemNote } from '../../shared/ProblemNote'
 import { AddSource } from './AddSource'
 import type { useAdd } from './queries'
 import { SourceItem } from './SourceItem'
+import { Storage } from './Storage'
 
 interface Props {
   sources: UseQueryResult<Source[]>
@@ -24,6 +25,7 @@ export function Library({ sources, open, add }: Props) {
           <SourceItem key={source.id} source={source} open={source.id === open} />
         ))}
       </ul>
+      <Storage />
     </div>
   )
 }

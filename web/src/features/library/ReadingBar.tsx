@@ -4,7 +4,8 @@ import { percent, progressWords } from '../../shared/format'
 import { announce } from '../../shared/Announcer'
 
 const PHASES: Record<string, string> = {
-  fetching: 'Fetching', cloning: 'Fetching', parsing: 'Taking in the text', reading: 'Reading', summarising: 'Summarising',
+  fetching: 'Fetching', cloning: 'Fetching', parsing: 'Taking in the text', planning: 'Looking for what is known', planned: 'Known',
+  reading: 'Reading', summarising: 'Summarising',
 }
 
 /** How much of a source the model has read. */

@@ -1,16 +1,19 @@
 import { useEffect, useRef, useState } from 'react'
 import { isActive, type Source } from '../../api/types'
 import { announce } from '../../shared/Announcer'
-import { tokens } from '../../shared/format'
+import { planWords, tokens } from '../../shared/format'
 import { openSource } from '../../shared/place'
 import { ProblemNote } from '../../shared/ProblemNote'
-import { useCancel, useProgress, useRemove } from './queries'
+import { NewVersion } from './NewVersion'
+import { useCancel, useProgress, useRemove, useRetry } from './queries'
 import { ReadingBar } from './ReadingBar'
 
 /** A source on the shelf. */
 export function SourceItem({ source, open }: { source: Source; open: boolean }) {
   const progress = useProgress(source)
   const cancel = useCancel(source)
+  const retry = useRetry(source)
+  const plan = source.plan ?? progress?.plan
   useSayWhenRead(source)
   return (
     <li className="source" data-status={source.status}>
@@ -19,6 +22,7 @@ export function SourceItem({ source, open }: { source: Source; open: boolean }) 
         {!isActive(source) && <span className="quiet">{statusWords(source)}</span>}
       </button>
       {isActive(source) && <ReadingBar source={source} progress={progress} />}
+      {isActive(source) && plan && <p className="quiet plan">{planWords(plan)}</p>}
       {isActive(source) && source.job_id && (
         <button className="small" onClick={() => cancel.mutate()} disabled={cancel.isPending || cancel.isSuccess} aria-label={`Stop reading ${source.title}`}>
           {cancel.isSuccess ? 'Stopping…' : 'Stop'}
@@ -26,6 +30,13 @@ export function SourceItem({ source, open }: { source: Source; open: boolean }) 
       )}
       {cancel.error && <ProblemNote error={cancel.error} />}
       {source.status === 'failed' && <ProblemNote error={source.error ?? {}} />}
+      {(source.status === 'failed' || source.status === 'cancelled') && source.job_id && (
+        <button className="small" onClick={() => retry.mutate()} disabled={retry.isPending} aria-label={`Try again to read ${source.title}`}>
+          Try again
+        </button>
+      )}
+      {retry.error && <ProblemNote error={retry.error} />}
+      {open && source.status === 'ready' && <NewVersion source={source} />}
       {open && !isActive(source) && <Remove source={source} />}
     </li>
   )
@@ -48,7 +59,7 @@ function Remove({ source }: { source: Source }) {
   }
   return (
     <div className="ask-first" role="group" aria-label={`Remove ${source.title}?`}>
-      <span>Remove the text and its reading?</span>
+      <span>Remove the text, its reading and every conversation about it?</span>
       <button className="small danger" onClick={() => remove.mutate()} disabled={remove.isPending}>
         Remove
       </button>

@@ -1,7 +1,7 @@
 import { useMutation, useQuery, useQueryClient, type QueryClient } from '@tanstack/react-query'
 import { useEffect } from 'react'
-import { cancelJob, followJob } from '../../api/jobs'
-import { addRepository, getSource, listSources, removeSource, uploadFile } from '../../api/sources'
+import { cancelJob, followJob, retryJob } from '../../api/jobs'
+import { addRepository, getSource, getUsage, listSources, refreshRepository, removeSource, uploadFile } from '../../api/sources'
 import { isActive, type Progress, type Source } from '../../api/types'
 import { here, openSource } from '../../shared/place'
 
@@ -58,6 +58,7 @@ function refresh(client: QueryClient): void {
   void client.invalidateQueries({ queryKey: LIST })
   void client.invalidateQueries({ queryKey: ['source'] })
   void client.invalidateQueries({ queryKey: ['summaries'] })
+  void client.invalidateQueries({ queryKey: ['usage'] })
 }
 
 /** Sends files one after another and opens the first that was taken. */
@@ -73,6 +74,25 @@ export function useAdd() {
     onSuccess: (added) => added[0] && openSource(added[0].id),
     onSettled: () => refresh(client),
   })
+}
+
+/** A newer version of a source: a file, or the newest commit of where it came from. */
+export function useNewVersion(source: Source) {
+  const client = useQueryClient()
+  return useMutation({
+    mutationFn: (file: File | null) => (file ? uploadFile(file, source) : refreshRepository(source.id)),
+    onSuccess: (added) => openSource(added.id),
+    onSettled: () => refresh(client),
+  })
+}
+
+export function useUsage() {
+  return useQuery({ queryKey: ['usage'], queryFn: ({ signal }) => getUsage(signal), retry: false, staleTime: 30_000 })
+}
+
+export function useRetry(source: Source) {
+  const client = useQueryClient()
+  return useMutation({ mutationFn: () => retryJob(source.job_id!), onSettled: () => refresh(client) })
 }
 
 export function useCancel(source: Source) {

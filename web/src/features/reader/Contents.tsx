@@ -22,7 +22,7 @@ export function Contents({ source }: { source: Source }) {
         <input type="search" value={filter} onChange={(event) => setFilter(event.target.value)} placeholder="Find…" aria-label={`Find in ${files ? 'files' : 'chapters'}`} />
       )}
       <ol>
-        {source.outline.map((chapter, index) =>
+        {inOrder(source).map(({ chapter, index }) =>
           nameOf(chapter).toLowerCase().includes(wanted) ? (
             <Entry key={chapter.char[0] + chapter.title} source={source} chapter={chapter} current={index === current} />
           ) : null,
@@ -30,6 +30,12 @@ export function Contents({ source }: { source: Source }) {
       </ol>
     </nav>
   )
+}
+
+/** Files by their path: they stand in the text in the order in which they were read. */
+function inOrder({ kind, outline }: Source): { chapter: Chapter; index: number }[] {
+  const entries = outline.map((chapter, index) => ({ chapter, index }))
+  return kind === 'repository' ? entries.sort((a, b) => nameOf(a.chapter).localeCompare(nameOf(b.chapter))) : entries
 }
 
 function Entry({ source, chapter, current }: { source: Source; chapter: Chapter; current: boolean }) {

@@ -1,6 +1,6 @@
 import type { Source } from '../../api/types'
 import { stepQuote, nextQuote, quoteNumber, useFocus } from '../../shared/focus'
-import { MATCH_WORDS, tokens, whereabouts } from '../../shared/format'
+import { count, MATCH_WORDS, tokens, whereabouts } from '../../shared/format'
 import { useStore } from '../../shared/store'
 import { chapterAt, viewStore } from './outline'
 
@@ -13,6 +13,7 @@ export function ReaderHead({ source, characters }: { source: Source; characters:
         <p className="quiet">
           <Where source={source} characters={characters} />
           {source.tokens ? ` · ${tokens(source.tokens)}` : ''}
+          {source.reading?.shared_tokens ? ` · ${count(source.reading.shared_tokens)} of them taken over, ${count(source.reading.read_tokens ?? 0)} read anew` : ''}
           {source.revision ? ` · ${source.revision.slice(0, 10)}` : ''}
         </p>
       </div>
