@@ -13,7 +13,8 @@ from services.inference.client import InferenceClient
 from services.inference.server import InferenceServer, build_server
 from services.inference.settings import InferenceSettings
 from tests.cli.conftest import vault
-from tests.conftest import plain_logs
+from tests.cli.test_metrics import scrape
+from tests.conftest import free_port, plain_logs
 from tests.inference.conftest import BOOK, model_dir, wait_for  # noqa: F401  (model_dir is a fixture)
 from tests.inference.helpers import ask, read
 
@@ -35,6 +36,7 @@ class System:
             sweep_s=0,
             key_file=folder / "vault.key",
             cold_url=(folder / "cold").as_uri(),
+            metrics_address=f"127.0.0.1:{free_port()}",
         )
         self.server: InferenceServer | None = None
 
@@ -173,6 +175,19 @@ def test_gc_frees_what_was_deleted(system: System) -> None:
     system.client.delete_session("book")
     assert system.shiori("gc").exit_code == 0
     assert len(system.blocks()) == 0 < before
+
+
+def test_prometheus_is_told_what_happened(below: System) -> None:
+    """After a restart and one answer from the cold tier."""
+    seen = scrape(below.settings.metrics_address)
+    position = below.client.describe_session("book").head.position
+    assert (seen["restored_tokens_total",], seen["restore_seconds_count",]) == (position, 1)
+    assert seen["read_bytes_total", "cold"] > 0
+    assert seen["tenant_bytes", "default", "cold"] > 0 < seen["tenant_bytes", "default", "redis"]
+    assert seen["redis_used_bytes",] > 0
+    assert sum(value for name, value in seen.items() if name[0] == "damaged_total") == 0
+    below.read("more", "Something else. " * 50)
+    assert scrape(below.settings.metrics_address)["saved_bytes_total",] > 0
 
 
 # ---- damage ----------------------------------------------------------------------------------------------------------
