@@ -122,6 +122,8 @@ class Servicer(inference_pb2_grpc.InferenceServicer):
         if not found:
             what = "entry of the history" if to == "digest" else f"bookmark {request.bookmark!r}"
             raise errors.NotFound(f"no {what} in session {name!r}", bookmark=request.bookmark)
+        if not found[0].manifest:
+            return found[0]  # of before anything was read
         return service.vault.found(call.tenant, found[0], (head.parent, head.draft))[0]
 
     @rpc

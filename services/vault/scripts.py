@@ -126,7 +126,7 @@ _MOVE = """
 if redis.call('EXISTS', KEYS[1]) == 0 then return 'GONE' end
 if redis.call('HGET', KEYS[1], 'manifest') ~= ARGV[1] then return 'HEAD_MOVED' end
 if redis.call('HGET', KEYS[1], 'position') ~= ARGV[2] then return 'HEAD_MOVED' end
-if redis.call('EXISTS', KEYS[4]) == 0 then return 'HEAD_MOVED' end
+if not string.match(KEYS[4], ':$') and redis.call('EXISTS', KEYS[4]) == 0 then return 'HEAD_MOVED' end
 local epoch = tonumber(redis.call('HGET', KEYS[1], 'epoch') or '0') or 0
 local id = ARGV[3]
 while redis.call('HEXISTS', KEYS[2], id) == 1 do id = string.format('%.0f', tonumber(id) + 1) end

@@ -77,7 +77,7 @@ class Store:
 
     def ensure_manifest(self, tenant: str, key: TenantKey, name: str) -> None:
         """Into Redis, if it is in this process's memory or in the cold tier only: a head is about to name it."""
-        if not self._redis.exists(manifest_key(tenant, name)):
+        if name and not self._redis.exists(manifest_key(tenant, name)):
             self.put_manifest(tenant, key, self.manifest(tenant, key, name))
 
     # --- in -----------------------------------------------------------------------------------------------------------
