@@ -15,7 +15,8 @@ from services.jobs import Queues
 from services.library import jobs as rows
 from services.library import sources
 from services.library.tables import Job, now
-from services.worker.run import Tools, end, give_back, last_chance
+from services.worker.perform import end, give_back, last_chance
+from services.worker.run import Tools
 
 logger = log.get_logger(__name__)
 

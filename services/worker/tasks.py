@@ -15,7 +15,8 @@ from services.settings import Settings
 from services.worker.answer import answer
 from services.worker.bin import empty_bin
 from services.worker.ingest import ingest
-from services.worker.run import Flag, Run, Tools, perform
+from services.worker.perform import perform
+from services.worker.run import Flag, Run, Tools
 from services.worker.summarise import summarise
 from services.worker.sweep import BIN_TASK
 

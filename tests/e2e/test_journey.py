@@ -111,8 +111,32 @@ def test_forks_part_and_a_rewound_session_stands_where_it_stood(live_system: Liv
     assert [m["question"] for m in rest.call("GET", f"{path}/messages")["data"]] == [first, second]
 
 
-def test_a_killed_worker_does_not_lose_the_book_it_was_reading(live_system: LiveSystem, sample_book: Path) -> None:
-    source = live_system.rest.upload(sample_book, "a-second-copy.md")
+def test_the_same_file_again_is_taken_over_and_a_longer_one_is_read_from_where_it_differs(
+    live_system: LiveSystem, book: Json, sample_book: Path, tmp_path: Path
+) -> None:
+    again = live_system.read(sample_book)
+    assert (again["plan"]["known_tokens"], again["plan"]["to_read"]) == (book["tokens"], 0)
+    assert (again["reading"]["shared_tokens"], again["reading"]["read_tokens"]) == (book["tokens"], 0)
+    (tmp_path / "grown.md").write_text(sample_book.read_text() + "\n## Chapter 99. The Flood\n\nThe estuary rose.\n")
+    grown = live_system.read(tmp_path / "grown.md")
+    assert grown["plan"]["from"]["source_id"] in (book["id"], again["id"])
+    assert 0 < grown["reading"]["read_tokens"] < book["tokens"] / 2
+    assert grown["reading"]["shared_tokens"] + grown["reading"]["read_tokens"] == grown["tokens"] > book["tokens"]
+    question = sample_questions()[0]
+    ours, theirs = (live_system.rest.ask(live_system.rest.session(one), question) for one in (again, book))
+    assert words(ours) == words(theirs)
+
+
+def another(sample_book: Path, folder: Path, name: str) -> Path:
+    """A book that shares its first token with no other: one that is known already would not be read at all."""
+    (folder / name).write_text(f"# {name}\n\n{sample_book.read_text()}")
+    return folder / name
+
+
+def test_a_killed_worker_does_not_lose_the_book_it_was_reading(
+    live_system: LiveSystem, sample_book: Path, tmp_path: Path
+) -> None:
+    source = live_system.rest.upload(another(sample_book, tmp_path, "second.md"))
     _until_reading(live_system, source["job_id"])
     live_system.kill("worker-background")
     job = live_system.wait(source["job_id"])
@@ -120,8 +144,10 @@ def test_a_killed_worker_does_not_lose_the_book_it_was_reading(live_system: Live
     assert live_system.rest.source(source)["status"] == "ready"
 
 
-def test_a_killed_engine_does_not_lose_the_book_it_was_reading(live_system: LiveSystem, sample_book: Path) -> None:
-    source = live_system.rest.upload(sample_book, "a-third-copy.md")
+def test_a_killed_engine_does_not_lose_the_book_it_was_reading(
+    live_system: LiveSystem, sample_book: Path, tmp_path: Path
+) -> None:
+    source = live_system.rest.upload(another(sample_book, tmp_path, "third.md"))
     _until_reading(live_system, source["job_id"])
     live_system.kill_engine()
     job = live_system.wait(source["job_id"])

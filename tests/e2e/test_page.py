@@ -198,6 +198,46 @@ def test_a_summary_points_into_the_text(page: Page, live_system: LiveSystem, boo
     assert letters(marked(page)) == letters(quote["text"])
 
 
+def test_a_new_version_is_chosen_by_keyboard_and_only_its_tail_is_read(
+    page: Page, live_system: LiveSystem, tmp_path: Path
+) -> None:
+    text = "# Ships\n\n## One\n\n" + "The brig Alma came in on the morning tide.\n\n" * 60 + "## Two\n\nFog.\n\n"
+    (tmp_path / "ships.md").write_text(text)
+    old = live_system.read(tmp_path / "ships.md")
+    (tmp_path / "ships.md").write_text(text + "## Three\n\nThe pilot's name was Ulla Brandt.\n")
+    open_book(page, old)
+    page.get_by_role("button", name="New version… of Ships").focus()
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Enter")
+    chooser.value.set_files(tmp_path / "ships.md")
+    head = page.get_by_role("main").locator(".reader-head")
+    expect(head).to_contain_text(re.compile(r"tokens · \d+ of them taken over, \d+ read anew"), timeout=READ_MS)
+    expect(page.get_by_role("navigation", name="Chapters").get_by_role("button")).to_have_count(3)
+    made = live_system.rest.call("GET", "/v1/documents")["data"][0]
+    reading = live_system.rest.source(made)["reading"]
+    assert made["previous"] == old["id"] and reading["read_tokens"] < reading["shared_tokens"]
+
+
+def test_the_models_words_are_shown_as_provisional_and_give_way_to_the_checked_answer(page: Page, book: Json) -> None:
+    open_book(page, book)
+    page.evaluate(
+        """() => {
+            window.drafts = []
+            const look = () => window.drafts.push(...[...document.querySelectorAll('.draft')].map((e) => e.innerText))
+            new MutationObserver(look).observe(document.body, { subtree: true, childList: true, characterData: true })
+        }"""
+    )
+    turn = ask_until_quoted(page)
+    drafts = page.evaluate("window.drafts")
+    assert any("not checked yet" in words and "“" in words for words in drafts)
+    expect(page.locator(".draft")).to_have_count(0)
+    expect(turn.locator(".said")).to_be_visible()
+
+
+def test_the_library_says_what_the_readings_take(page: Page, book: Json) -> None:
+    expect(page.locator(".storage")).to_contain_text(re.compile(r"\d+ readings?: [\d.]+ [KMG]B"))
+
+
 # ---- promises --------------------------------------------------------------------------------------------------------
 
 

@@ -5,7 +5,8 @@ from typing import Any
 
 from services.jobs import Kinds
 from services.library import jobs as rows
-from services.worker.run import Tools, perform
+from services.worker.perform import perform
+from services.worker.run import Tools
 from services.worker.tasks import WORK
 from tests.gateway.conftest import BOOK
 

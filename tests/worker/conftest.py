@@ -9,7 +9,8 @@ from services.jobs import Kinds
 from services.library import blobs, jobs, sessions, sources
 from services.library.db import Database
 from services.settings import Settings
-from services.worker.run import Tools, perform
+from services.worker.perform import perform
+from services.worker.run import Tools
 from services.worker.tasks import WORK, make_tools
 from tests.fakes import FileTwin
 

@@ -10,7 +10,7 @@ from services.jobs import Kinds
 from services.library import deletion, sources, summaries
 from services.library import jobs as job_rows
 from services.worker.bin import empty_bin
-from services.worker.run import perform
+from services.worker.perform import perform
 from services.worker.tasks import WORK
 from tests.worker.conftest import BOOK, System
 
