@@ -166,8 +166,9 @@ def resumed(engine: Engine) -> dict[str, bool]:
 
 
 def profiles(engine: Engine, folder: Path) -> None:
-    """Where a step of reading at 32k and one decoded token at 128k spend the device's time, by kernel."""
+    """Where a step of reading at 32k, a question and one decoded token at 128k spend their time."""
     for name, depth, run in (("read", 32_768, lambda s: read(engine, s, some_ids(engine, STEP))),
+                             ("question", 131_072, lambda s: read(engine, s, some_ids(engine, 32))),
                              ("decode", 131_072, lambda s: decode(engine, s, 3))):  # fmt: skip
         sequence = at_depth(engine, depth)
         read(engine, sequence, some_ids(engine, 32))

@@ -1,6 +1,6 @@
 #!/bin/bash
 # On the GPU machine: unpack what travelled, then the checks, the rates, the resume. Results and the kernel cache go to $OUT.
-# usage: gpu_remote.sh PART...      parts: check rates vault resume cache
+# usage: gpu_remote.sh PART...      parts: check rates vault resume million cache
 # What travels in .carry (ignored by git): site.zip (flash-linear-attention, zstandard), gpu/wheels/ for Python 3.12,
 # redis/ (a server), gpu/cache.tar.gz (compiled kernels of an earlier call), gpu/tree.tar (the sources to run).
 set -u
@@ -24,8 +24,9 @@ for part in "$@"; do
     rates) python3 -m bench.gpu_rates --out "$OUT/gpu-rates.json" --profile "$OUT" 2>&1 | grep -v -i warning ;;
     vault) python3 -m bench.vault_client --redis-binary "$redis" --io-threads 8 --values 512 --gigabytes 1 --repeat 2 \
              --out "$OUT/gpu-vault-client.json" ;;
-    resume) python3 -m bench.gpu_resume --redis-binary "$redis" --million --out "$OUT/gpu-resume.json" 2>&1 \
-             | grep -v -E -i "warning|\[info" ;;
+    resume|million) [ "$part" = million ] && far=--million || far=
+            python3 -m bench.gpu_resume --redis-binary "$redis" --redis-options "--io-threads 8 --events-per-io-thread 0" $far \
+             --out "$OUT/gpu-resume.json" 2>&1 | grep -v -E -i "warning|\[info" ;;
     cache) tar -C /tmp/cache -czf "$OUT/cache.tar.gz" . ;;
     *) echo "unknown part $part"; exit 2 ;;
   esac

@@ -1,6 +1,6 @@
 """From a stored reading to the first token, with the 48B shape on one GPU and Redis on the same host.
 
-    python -m bench.gpu_resume --redis-binary PATH [--io-threads 8] [--connections 8] [--million]
+    python -m bench.gpu_resume --redis-binary PATH [--redis-options "--io-threads 8"] [--connections 8] [--million]
                                [--out bench/results/gpu-resume.json]
 
 A reading of 128k tokens is read and saved by the service's own code (services/inference/readings.py, services/vault),
@@ -64,16 +64,18 @@ def main() -> None:
     arguments = parse()
     engine = engine_of(random_48b(), 2 * 1_048_576 + 8 * STEP)
     warm(engine)
-    with running(arguments.redis_binary, arguments.io_threads) as urls:
+    with running(arguments.redis_binary, arguments.redis_options.split()) as urls:
         driver = Driver(engine)
         tcp, unix = (Bench(driver, urls[name], arguments.connections) for name in ("tcp", "unix"))
-        out = Results(arguments.out, {"device": torch.cuda.get_device_name(), "io_threads": arguments.io_threads,
-                                      "connections": arguments.connections})  # fmt: skip
+        out = Results(arguments.out, {"device": torch.cuda.get_device_name(), "redis": arguments.redis_options,
+                                      "connections": arguments.connections, "ring_mb": tcp.ring_mb})  # fmt: skip
         out.add("saving_128k", saving(tcp, 131_072))
         out.add("resume_128k", resumes(tcp, unix, "128k-never again"))
+        out.add("resume_beside", {"busy": beside(tcp, "128k-never again")})
         session = "1m"
         if arguments.million:
-            out.add("read_1m", read_and_save(tcp.readings(5.0), session, some_ids(engine, 1_048_576 - 4 * QUESTION)))
+            ids = some_ids(engine, 1_048_576 - 4 * QUESTION, seed=7)  # no prefix of which the vault has
+            out.add("read_1m", read_and_save(tcp.readings(5.0), session, ids))
         else:
             out.add("store_1m", store_random(tcp, session, 1_048_576 - 4 * QUESTION))
         out.add("resume_1m", resumes(tcp, unix, session))
@@ -83,7 +85,7 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--redis-binary", type=Path, required=True)
-    parser.add_argument("--io-threads", type=int, default=8)
+    parser.add_argument("--redis-options", default="--io-threads 8", help="of the server, one string")
     parser.add_argument("--connections", type=int, default=8)
     parser.add_argument("--million", action="store_true", help="read a million tokens, some three minutes")
     parser.add_argument("--out", type=Path, default=Path("bench/results/gpu-resume.json"))
@@ -103,11 +105,11 @@ class Results:
 
 
 @contextmanager
-def running(binary: Path, io_threads: int) -> Iterator[dict[str, str]]:
+def running(binary: Path, options: list[str]) -> Iterator[dict[str, str]]:
     with tempfile.TemporaryDirectory() as folder:
         socket = f"{folder}/socket"
         command = [str(binary), "--port", "6397", "--unixsocket", socket, "--dir", folder, "--save", ""]
-        server = subprocess.Popen([*command, "--io-threads", str(io_threads)], stdout=subprocess.DEVNULL)
+        server = subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL)
         try:
             while not Path(socket).exists():
                 time.sleep(0.05)
@@ -220,6 +222,18 @@ def resume(bench: Bench, session: str, expected: tuple[list[int], int]) -> dict[
             "question_s": round(asked - restored, 3), "first_token_s": round(first - asked, 4),
             "resumed_tokens": work.resumed, "recomputed": work.recomputed,
             "same_16_tokens": answer == expected[0], "same_latents": same}  # fmt: skip
+
+
+def beside(bench: Bench, session: str) -> dict[str, Any]:
+    """The same while another reading is under way: its steps are shared, its copies should wait for nobody."""
+    driver, company = bench.driver, bench.driver.call(Engine.open)
+    ids = some_ids(driver.engine, 262_144, seed=50)
+    under_way = driver.run(lambda engine: engine.read(company, ids), Stop())
+    next(under_way)
+    found = resume(bench, session, ([], company))
+    driver.close(company)
+    driver.forget(TENANT)
+    return {name: found[name] for name in ("total_s", "restore_s", "question_s", "first_token_s")}
 
 
 def same_latents(engine: Engine, seq: int, witness: int) -> bool:
