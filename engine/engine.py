@@ -11,14 +11,14 @@ from collections.abc import Sequence as Ids
 import torch
 from torch import Tensor
 
-from engine import info, state
+from engine import info, restore, state
 from engine.cache import Cache
 from engine.config import EngineConfig
 from engine.info import EngineInfo
 from engine.model import KimiLinear
 from engine.pools import Pools
 from engine.request import Event
-from engine.restore import Restorer, SnapshotMismatch
+from engine.restore import SnapshotMismatch
 from engine.runner import Runner
 from engine.sampler import SamplingParams
 from engine.sequences import Sequence, SequenceBusy, Sequences
@@ -31,7 +31,6 @@ class Engine:
         self.pools = Pools(model.config, self.config, model.device, model.dtype)
         self._cache = Cache(self.config.max_slots, self.config.pages, self.config.page_tokens)
         self._sequences = Sequences(self._cache, self.pools)
-        self._restorer = Restorer(self.pools)
         self._runner = Runner(model, self.config, self.pools, self._sequences)
 
     # sequences
@@ -49,8 +48,6 @@ class Engine:
         """The one way back for slot and pages: of a whole sequence, a running one, one that is being restored."""
         sequence = self._sequences[seq]
         self._runner.abort_of(sequence)
-        if sequence.put is not None:
-            self._restorer.wait()
         self._sequences.close(sequence)
 
     def position(self, seq: int) -> int:
@@ -95,19 +92,18 @@ class Engine:
     def put_latents(self, seq: int, first: int, latents: Tensor) -> None:
         """latents [Lm,n,R+r] in the pool's dtype, of positions first..first+n: in any order, cut anywhere.
 
-        From pinned memory, on a GPU, the copy may still run when this returns: leave ``latents`` alone until
-        finish_restore or close has returned. Raises SnapshotMismatch; what was put before stays.
+        Copied when this returns; fastest from pinned memory. Raises SnapshotMismatch; what was put before stays.
         """
-        self._restorer.put(self._sequences[seq], first, latents)
+        restore.put(self.pools, self._sequences[seq], first, latents)
 
     @torch.inference_mode()
     def finish_restore(self, seq: int, snapshot: Snapshot) -> None:
         """Makes the sequence usable. SnapshotMismatch (also for latents never put) leaves it unusable: close it."""
-        self._restorer.finish(self._sequences[seq], snapshot)
+        restore.finish(self.pools, self._sequences[seq], snapshot)
 
     def restore(self, snapshot: Snapshot, latents: Tensor) -> int:
         """The three above in one. latents [Lm,position,R+r]. After any error the engine is as before."""
-        self._restorer.check(snapshot)
+        restore.check(self.pools, snapshot)
         if latents.shape[1:2] != (snapshot.position,):
             raise SnapshotMismatch(f"latents: {list(latents.shape)}, a snapshot at {snapshot.position}")
         seq = self.begin_restore(snapshot.position)

@@ -60,6 +60,11 @@ class Pools:
     def page_tokens(self) -> int:
         return self.latents.shape[2]
 
+    def wait(self) -> None:
+        """On a GPU: until all copies between host and pools are made."""
+        if self.kda.is_cuda:
+            torch.cuda.current_stream(self.kda.device).synchronize()
+
     # slots
 
     def zero_slot(self, slot: int) -> None:
@@ -100,8 +105,8 @@ class Pools:
     def put_latents(self, table: list[int], first: int, latents: Tensor) -> None:
         """Writes latents [Lm, n, R+r] at positions first.. of the sequence that owns the pages ``table``.
 
-        One contiguous copy per page and layer: from pinned memory none of them waits for the device. Tags and seals
-        follow by ``tag_pages``.
+        One contiguous copy per page and layer, none of which waits for the device when it is from pinned memory: see
+        ``wait``. Tags and seals follow by ``tag_pages``.
         """
         size, done = self.page_tokens, 0
         while done < latents.shape[1]:

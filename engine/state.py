@@ -43,7 +43,7 @@ def copy_state(pools: Pools, s: Sequence) -> tuple[dict[str, Tensor], list[Tag]]
     copy = pools.copy_state(s.slot)
     for rows, tag in zip(pools.states, copy.tags, strict=True):
         require(tag, s.tag, f"{rows.name}, slot {s.slot}")
-    host = to_host(copy.tensors | {"broken": copy.broken})
+    host = _to_host(pools, copy.tensors | {"broken": copy.broken})
     for layer in host.pop("broken").nonzero().flatten().tolist():
         raise _forged(f"{pools.states[layer].name}, slot {s.slot}", s.tag)
     return host, copy.tags
@@ -57,7 +57,7 @@ def copy_latents(pools: Pools, s: Sequence, start: int, stop: int) -> Tensor:
     for rows, tags in zip(pools.pages, copy.tags, strict=True):
         for i, tag in enumerate(tags, first):
             require(tag, s.book[i], f"{rows.name}, page {s.pages[i]}")
-    host = to_host({"latents": copy.latents, "broken": copy.broken})
+    host = _to_host(pools, {"latents": copy.latents, "broken": copy.broken})
     for layer, i in host["broken"].nonzero().tolist():
         raise _forged(f"{pools.pages[layer].name}, page {s.pages[first + i]}", s.book[first + i])
     return host["latents"]
@@ -75,13 +75,12 @@ def _forged(row: str, tag: Tag) -> ProvenanceError:
     return ProvenanceError(f"{row} and its sequence are both at {tag}; the numbers are not those that were tagged so")
 
 
-def to_host(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _to_host(pools: Pools, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The CPU's own copies of what are copies on the device: from a GPU into pinned memory, waited for once."""
-    device = next(iter(tensors.values())).device
-    if device.type == "cpu":
+    if not pools.kda.is_cuda:
         return tensors
     host = {name: torch.empty_like(x, device="cpu", pin_memory=True) for name, x in tensors.items()}
     for name, x in tensors.items():
         host[name].copy_(x, non_blocking=True)
-    torch.cuda.current_stream(device).synchronize()
+    pools.wait()
     return host

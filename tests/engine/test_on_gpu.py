@@ -33,8 +33,10 @@ def test_out_in_the_middle_of_a_read_and_in_beside_another_one(model):
     company = new.open()
     new.read(company, ids)
     restored = new.begin_restore(320)
+    buffer = torch.empty(1, 100, 576, dtype=torch.bfloat16, pin_memory=True)
     for first in (100, 300, 0, 200):
-        new.put_latents(restored, first, exported.latents[:, first : first + 100])
+        rows = exported.latents[:, first : first + 100]
+        new.put_latents(restored, first, buffer[:, : rows.shape[1]].copy_(rows))
         new.step()
     new.finish_restore(restored, Snapshot(exported.position, exported.digest, exported.tensors))
     assert new.export(restored).tags == exported.tags
@@ -44,21 +46,6 @@ def test_out_in_the_middle_of_a_read_and_in_beside_another_one(model):
         assert engine.digest(other) == old.digest(sequence)
         for name, x in state(engine, other).items():
             assert torch.equal(x, state(old, sequence)[name]), name
-
-
-def test_closing_what_is_half_restored_disturbs_nobody(model):
-    engine, ids = small(model), some_ids(500)
-    sequence = engine.open()
-    read(engine, sequence, ids)
-    exported = engine.export(sequence)
-    for _ in range(20):
-        half = engine.begin_restore(500)
-        engine.put_latents(half, 0, exported.latents)
-        engine.close(half)
-        heir = engine.open()
-        read(engine, heir, ids)
-        assert torch.equal(engine.export(heir).latents, exported.latents)
-        engine.close(heir)
 
 
 @pytest.mark.parametrize("name", ["kda", "conv", "latents"])
