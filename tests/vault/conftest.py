@@ -3,6 +3,7 @@
 import contextlib
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,9 @@ import pytest
 
 from tests.conftest import free_port, redis_binary
 from tests.vault.servers import Process, Starter
+
+SECRET = "not-to-be-seen-anywhere"
+RCLONE = str(Path(sys.executable).parent / "rclone")
 
 
 @pytest.fixture
@@ -36,3 +40,36 @@ def await_port(port: int) -> None:
             return socket.create_connection(("127.0.0.1", port)).close()
         time.sleep(0.02)
     raise RuntimeError("Redis did not start")
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The endpoint, with one bucket, "bucket"; the server remembers which there are, so no other may be made."""
+    folder, port = tmp_path_factory.mktemp("s3"), free_port()
+    (folder / "bucket").mkdir()
+    command = [RCLONE, "serve", "s3", "--auth-key", f"key,{SECRET}", "--addr", f"127.0.0.1:{port}", str(folder)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    await_process(process, port)
+    yield f"http://127.0.0.1:{port}"
+    process.terminate()
+    process.wait(10)
+
+
+def await_process(process: "subprocess.Popen[bytes]", port: int) -> None:
+    for _ in range(500):
+        if process.poll() is not None:
+            break
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+            return
+        except OSError:
+            time.sleep(0.02)
+    process.kill()
+    raise RuntimeError("rclone's S3 server did not start")
+
+
+@pytest.fixture
+def s3_environment(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    endpoint = s3_server
+    for name, value in {"ENDPOINT_URL": endpoint, "ACCESS_KEY_ID": "key", "SECRET_ACCESS_KEY": SECRET}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
