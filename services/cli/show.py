@@ -52,9 +52,8 @@ def tiers(report: pb.VaultReport) -> Table:
 def facts(report: pb.VaultReport) -> Table:
     rows = {
         "sessions": f"{report.sessions:,}, {report.cold_sessions:,} of them in the cold tier only",
-        "quota": f"{size(report.used_bytes)} of {size(report.quota_bytes) if report.quota_bytes else 'no limit'}",
-        "Redis": f"{size(report.redis_used_bytes)} of "
-        + (size(report.redis_max_bytes) if report.redis_max_bytes else "no limit"),
+        "quota": _of(report.used_bytes, report.quota_bytes),
+        "Redis": _of(report.redis_used_bytes, report.redis_max_bytes),
         "durability": report.durability,
         "master key": report.key_id,
         "damaged": f"{report.damaged:,} blocks since the engine started",
@@ -63,6 +62,10 @@ def facts(report: pb.VaultReport) -> Table:
     for name, value in rows.items():
         table.add_row(name, value)
     return table
+
+
+def _of(used: int, limit: int) -> str:
+    return f"{size(used)} of {size(limit)}" if limit else f"{size(used)}, no limit"
 
 
 def findings(found: Sequence[pb.VaultFinding], mending: bool) -> Table:

@@ -38,7 +38,7 @@ def test_show_names_tiers_and_limits(run: Cli, peer: Peer) -> None:
     assert ["redis", "127.0.0.1:6399", "4,096", "8.46", "GB", "10", "GB"] in lines
     assert ["cold", "file:///srv/[shiori]/cold", "70,000", "140", "GB"] in lines
     assert ["master", "key", "0badcafe"] in lines
-    assert "1 kB of no limit" in told.stdout
+    assert "1 kB, no limit" in told.stdout
 
 
 def test_show_for_programs_has_every_field_and_numbers_as_numbers(run: Cli, peer: Peer) -> None:
