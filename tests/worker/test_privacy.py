@@ -1,11 +1,7 @@
 """Deleting a source leaves nothing that saw it: rows, files, Redis and the vault are scanned, letter for letter."""
 
-import contextlib
-import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +12,6 @@ from services.inference.client import InferenceClient
 from services.inference.text import load_tokenizer
 from services.library.db import Database
 from services.settings import Settings
-from tests.conftest import free_port
 from tests.inference.conftest import model_dir  # noqa: F401  a fixture
 from tests.worker.test_whole import Whole, until
 
@@ -27,16 +22,10 @@ Traces = set[str]
 
 @pytest.fixture
 def whole(settings: Settings, model_dir: Path) -> Iterator[Whole]:  # noqa: F811
-    """With an engine whose key, cold tier and sweep are this test's own."""
-    made = Whole(settings, SimpleNamespace(address=f"127.0.0.1:{free_port()}"), model_dir)
-    made.environment |= {"SHIORI_SWEEP_SECONDS": "1", "SHIORI_METRICS_ADDRESS": "", "OMP_NUM_THREADS": "1"}
-    made.run("services.inference")
+    made = Whole(settings, model_dir, SHIORI_SWEEP_SECONDS="1")
     until(made.ready)
     yield made
-    for process in made.processes:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait(10)
+    made.kill()
 
 
 class Scan:
@@ -113,7 +102,7 @@ def test_a_deleted_source_leaves_no_word_no_token_and_no_block(
     assert whole.ask(fork["id"], f"Who ate the {MARKER}?").status_code == 200
     newer = http.post("/v1/documents", files={"file": (FILE, BOOK.encode())}, data={"previous": book["id"]}).json()
     assert whole.ended(newer["job_id"])["status"] == "succeeded"
-    engine = InferenceClient(whole.environment["SHIORI_ENGINE_ADDRESS"])
+    engine = InferenceClient(whole.engine_address)
     engine.fork_session(session["id"], f"{session['id']}.left-by-a-kill")
 
     before = scan.traces()

@@ -17,7 +17,7 @@ import pytest
 from services.inference.client import InferenceClient
 from services.settings import Settings
 from tests.conftest import free_port
-from tests.inference.conftest import model_dir, start_process  # noqa: F401  fixtures
+from tests.inference.conftest import model_dir  # noqa: F401  a fixture
 
 BOOK = "\n\n".join(
     f"CHAPTER {n}\n\nIn chapter {n} Osric Vane lit the lamp {n} times. The sea was calm." for n in range(1, 9)
@@ -27,23 +27,25 @@ BOOK = "\n\n".join(
 class Whole:
     """The processes and a client of the gateway."""
 
-    def __init__(self, settings: Settings, engine: Any, model: Path) -> None:
-        self.engine = engine
-        port = free_port()
+    def __init__(self, settings: Settings, model: Path, **more: str) -> None:
+        port, self.engine_address = free_port(), f"127.0.0.1:{free_port()}"
         self.environment = {
             **os.environ,
             "SHIORI_DATA_DIR": str(settings.data_dir),
             "SHIORI_DATABASE_URL": settings.database_url,
             "SHIORI_REDIS_URL": settings.redis_url,
-            "SHIORI_ENGINE_ADDRESS": engine.address,
+            "SHIORI_ENGINE_ADDRESS": self.engine_address,
             "SHIORI_MODEL_DIR": str(model),
             "SHIORI_ENGINE_TOKENS": "32768",
             "SHIORI_ENGINE_THREADS": "1",
             "SHIORI_PORT": str(port),
             "SHIORI_HEARTBEAT_SECONDS": "0.5",
             "SHIORI_WORKER_LOST_SECONDS": "2",
+            "SHIORI_METRICS_ADDRESS": "",
+            **more,
         }
         self.processes: list[subprocess.Popen[bytes]] = []
+        self.engine = self.run("services.inference")
         self.gateway = self.run("services.gateway")
         self.worker = self.run("services.worker", "-c", "1")
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60)
@@ -52,6 +54,12 @@ class Whole:
         command = [sys.executable, "-m", module, *arguments]
         self.processes.append(subprocess.Popen(command, env=self.environment, start_new_session=True))
         return self.processes[-1]
+
+    def kill(self) -> None:
+        for process in self.processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait(10)
 
     def ready(self) -> bool:
         with contextlib.suppress(httpx.TransportError):
@@ -73,14 +81,11 @@ class Whole:
 
 
 @pytest.fixture
-def whole(settings: Settings, start_process: Callable[[], Any], model_dir: Path) -> Iterator[Whole]:  # noqa: F811
-    made = Whole(settings, start_process(), model_dir)
+def whole(settings: Settings, model_dir: Path) -> Iterator[Whole]:  # noqa: F811
+    made = Whole(settings, model_dir)
     until(made.ready)
     yield made
-    for process in made.processes:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait(10)
+    made.kill()
 
 
 def until(test: Callable[[], Any], seconds: float = 60) -> None:
@@ -116,7 +121,7 @@ def test_a_book_from_upload_to_a_fork_with_the_engine_killed_on_the_way(whole: W
     assert whole.ask(fork["id"], "Who lit the lamp in chapter 5?").status_code == 200
     assert [len(http.get(f"/v1/sessions/{s}/messages").json()["data"]) for s in (session["id"], fork["id"])] == [2, 2]
 
-    engine = InferenceClient(whole.engine.address)
+    engine = InferenceClient(whole.engine_address)
     names = {one.session_id for one in engine.list_sessions()}
     assert {f"src-{book['id']}", session["id"], fork["id"]} <= names
     assert http.delete(f"/v1/documents/{book['id']}").status_code == 204
