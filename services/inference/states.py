@@ -45,8 +45,6 @@ def restore(engine: Engine, call: Any, vault: Vault, tenant: str, manifest: Mani
 
     def put(first: int, rows: np.ndarray) -> None:
         engine.put_latents(seq, first, torch.from_numpy(rows).view(dtype))
-        if engine.model.device.type == "cuda":
-            torch.cuda.current_stream().synchronize()  # the rows' memory is used again as soon as this returns
 
     try:
         flat = vault.load(tenant, manifest, rung, put)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
-from engine import Engine, Event, SnapshotMismatch
+from engine import Engine, Event, ProvenanceError, SnapshotMismatch
 from services import errors
 from services.inference.driver import Driver, Stop
 from services.inference.states import restore, state_of
@@ -143,7 +143,12 @@ class Taking:
 
     def feed(self, seq: int, ids: list[int], stop: Stop, score: bool = False) -> Iterator[Event]:
         """The events of the engine up to Done."""
-        yield from self.driver.run(lambda engine: engine.read(seq, ids, score=score), stop)
+        try:
+            yield from self.driver.run(lambda engine: engine.read(seq, ids, score=score), stop)
+        except errors.ShioriError as error:
+            if ProvenanceError.__name__ in error.detail:
+                self.vault.metrics.refused("provenance")
+            raise
 
     def _settled(self, work: Work, manifest: Manifest, damaged: bool) -> Work:
         """Stores what was computed again, so that it is done once; and keeps it live for the next call."""
@@ -168,7 +173,11 @@ class Taking:
 
     def export(self, seq: int, first: int) -> State:
         """State and latents from `first` on, in one command: nothing steps between them."""
-        return state_of(self.driver.call(lambda engine: engine.export(seq, first)))
+        try:
+            return state_of(self.driver.call(lambda engine: engine.export(seq, first)))
+        except ProvenanceError:
+            self.vault.metrics.refused("provenance")
+            raise
 
     def _lost(self, tenant: str, head: Head, damaged: Damaged) -> errors.ShioriError:
         """Neither state nor tokens are left. Says which bookmark still stands, or that the session is gone by now."""

@@ -23,7 +23,7 @@ SAMPLES = archive.ROOT / "docs" / "samples"
 ANY_BOOK = ("Who is the main character?", "Where does it take place?", "What happens at the end?")
 OWN_SOURCE = (
     "Where is a quote of the model located in the source text?",
-    "Where is a sequence restored from a snapshot?",
+    "Where is a source read segment by segment into a session?",
     "Where is the decay gate computed?",
 )
 ANY_REPOSITORY = (
