@@ -84,6 +84,10 @@ class System:
     def cold_block(self, name: str) -> Path:
         return self.folder / "cold" / "default" / "blk" / name
 
+    def wrapped_below(self) -> str:
+        """The tenant's key as it lies in the cold tier; it names the master key."""
+        return (self.folder / "cold" / "default" / "key").read_bytes().hex()
+
     def flip_in_redis(self, key: bytes) -> None:
         value = bytearray(self.redis.get(key) or b"")
         value[len(value) // 2] ^= 1
@@ -426,3 +430,19 @@ def test_a_key_that_was_lost_is_named_and_nothing_is_made_anew(below: System) ->
     path.write_text(kept)
     below.start()
     assert below.shiori("verify").exit_code == 0
+
+
+def test_rotation_reaches_who_is_in_the_cold_tier_only(below: System) -> None:
+    expected, path = below.answer()[0], below.folder / "vault.key"
+    old = json.loads(below.shiori("show", "--json").stdout)["key_id"]
+    below.stop()
+    below.redis.flushall()
+    below.start()
+    below.stop()
+    assert vault("", "rotate-key", str(path)).exit_code == 0
+    below.start()
+    wait_for(lambda: old not in below.wrapped_below())
+    path.write_text(path.read_text().splitlines()[0] + "\n")
+    below.restart()
+    assert below.shiori("recover").exit_code == 0
+    assert below.answer()[0] == expected
