@@ -18,6 +18,8 @@ from services.vault.heads import Head
 from services.vault.sealing import Damaged
 from services.vault.vault import Draft
 
+_OTHER = {"redis": "cold", "cold": "redis"}
+
 log = structlog.get_logger(__name__)
 
 
@@ -40,14 +42,17 @@ def _mended(service: Service, tenant: str, name: str, bad: list[Finding], stop: 
     how = _read_through(service, tenant, name, stop)
     if service.keeper.tiers:
         _copied_again(service, tenant, name, bad)
-    left = {(f.block, f.tier) for f in service.audit.verify(tenant, name) if f.what}
+    left = {
+        (f.kind, f.block) for f in service.audit.verify(tenant, name) if f.what
+    }  # what was thrown away is missing now
     for finding in bad:
-        yield finding if (finding.block, finding.tier) in left else replace(finding, mended=how)
+        lost = (finding.kind, finding.block) in left
+        yield finding if lost else replace(finding, mended=how or _OTHER[finding.tier])
 
 
 def _read_through(service: Service, tenant: str, name: str, stop: Stop) -> str:
-    """Every place of the session is taken up once: whatever is damaged is taken from below, or computed again."""
-    how = "cold"
+    """Every place of the session is taken up once: "recomputed" when that took reading again, else ""."""
+    how = ""
     head = service.vault.head(tenant, name)
     views = [mark.view for mark in service.vault.marks(tenant, name)] + [head.view]
     for view in dict.fromkeys(view for view in views if view.manifest):
@@ -75,22 +80,25 @@ def export(service: Service, tenant: str, session: str) -> Iterator[bytes]:
     head = service.vault.head(tenant, session)
     if not head.view.manifest:
         raise errors.InvalidInput(f"session {session!r} has read nothing")
-    yield from archive.export(service.vault, tenant, service.vault.at(tenant, head.view))
+    marks = service.vault.marks(tenant, session)
+    yield from archive.export(service.vault, tenant, service.vault.at(tenant, head.view), marks)
 
 
 def load(service: Service, tenant: str, session: str, data: Iterable[bytes]) -> Head:
     """A new session from a file. Its digest must follow from its own tokens."""
     vault = service.vault
-    head = vault.heads.open(tenant, session, service.fingerprint)
-    if head.view.manifest:
+    if vault.has(tenant, session):
         raise errors.AlreadyExists(f"there is a session {session!r} already", session=session)
+    vault.heads.open(tenant, session, service.fingerprint)
     try:
-        manifest = archive.load(vault, tenant, data, service.fingerprint, service.tokenizer.digest)
+        manifest, marks = archive.load(vault, tenant, data, service.fingerprint, service.tokenizer.digest)
         segments = [ids for _, ids in vault.ids(tenant, manifest)]
         if of_segments(segments, GRID).hex() != manifest.digest:
             raise archive.Refused("its tokens do not lead to its digest")
         head = vault.heads.begin(tenant, session)
-        return vault.commit(tenant, head, Draft(manifest, manifest.segments, (), None, manifest.seconds))[0]
+        head, manifest = vault.commit(tenant, head, Draft(manifest, manifest.segments, (), None, manifest.seconds))
+        vault.put_marks(tenant, head, manifest, marks)
+        return head
     except BaseException:
         service.keeper.delete(tenant, session)
         raise

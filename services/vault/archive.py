@@ -15,12 +15,14 @@ import json
 import secrets
 import struct
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from services import errors
+from services.vault.heads import Mark
 from services.vault.keys import MasterKey, TenantKey, derived
 from services.vault.manifest import Layout, Manifest, Rung, Segment
 from services.vault.sealing import MAX_VALUE, Block, Ref, sealed
@@ -37,19 +39,31 @@ class Refused(errors.InvalidInput):
     code, title = "archive_refused", "The file is not taken"
 
 
-def export(vault: Vault, tenant: str, manifest: Manifest) -> Iterator[bytes]:
+@dataclass(frozen=True)
+class Place:
+    """A bookmark, in a file."""
+
+    name: str
+    position: int
+    digest: str
+    pinned: bool
+
+
+def export(vault: Vault, tenant: str, manifest: Manifest, marks: Iterable[Mark]) -> Iterator[bytes]:
     """The file, a frame at a time. Raises Lost when a block is damaged in every tier."""
     master, salt = vault.keys.newest, secrets.token_bytes(16)
     frames = _Frames(master, salt)
     yield _MAGIC + master.id + salt
-    yield frames.sealed(json.dumps(_table(manifest), separators=(",", ":")).encode())
+    yield frames.sealed(json.dumps(_table(manifest, marks), separators=(",", ":")).encode())
     for _, payload in vault.store.fetch(tenant, vault.keys.of(tenant), manifest.refs()):
         yield frames.sealed(payload)
     yield frames.sealed(b"")
 
 
-def load(vault: Vault, tenant: str, chunks: Iterable[bytes], fingerprint: str, tokenizer: str) -> Manifest:
-    """Stores the blocks and returns the manifest that names them; no head names it yet."""
+def load(
+    vault: Vault, tenant: str, chunks: Iterable[bytes], fingerprint: str, tokenizer: str
+) -> tuple[Manifest, list[Place]]:
+    """Stores the blocks and returns the manifest that names them, and its bookmarks; no head names it yet."""
     source = _Source(chunks)
     frames = _opening(vault, source.take(_HEADER))
     table = json.loads(frames.opened(source, _TABLE_MAX))
@@ -58,21 +72,20 @@ def load(vault: Vault, tenant: str, chunks: Iterable[bytes], fingerprint: str, t
             f"another model made this reading (fingerprint {table['fingerprint'][:12]}…, here {fingerprint[:12]}…); "
             "read the source again, or run the engine that made it"
         )
-    key = vault.keys.of(tenant)
+    key, places = vault.keys.of(tenant), [Place(*row) for row in table.pop("marks")]
     store = _Restored(vault, tenant, key)
     manifest = _manifest(table, key, lambda row, at: store.put(row, frames.opened(source, MAX_VALUE), at))
     if frames.opened(source, 0) or not source.ended():
         raise Refused("the file goes on behind its end")
     store.flush()
     manifest.check()
-    return manifest
+    return manifest, places
 
 
-# --- the table
-# ----------------------------------------------------------------------------------------------------------
+# --- the table --------------------------------------------------------------------------------------------------------
 
 
-def _table(manifest: Manifest) -> dict[str, Any]:
+def _table(manifest: Manifest, marks: Iterable[Mark]) -> dict[str, Any]:
     """Without names: those are the tenant's own."""
     rows = lambda refs: [[r.kind, r.first, r.last, r.payload_bytes] for r in refs]  # noqa: E731
     plain: dict[str, Any] = dict(vars(manifest))
@@ -80,6 +93,7 @@ def _table(manifest: Manifest) -> dict[str, Any]:
     plain["segments"] = [[s.tokens, s.label, rows(s.log)] for s in manifest.segments]
     plain["pages"] = rows(manifest.pages)
     plain["rungs"] = [[r.position, r.digest, r.seconds, rows(r.parts)] for r in manifest.rungs]
+    plain["marks"] = [[m.name, m.view.position, m.view.digest, m.pinned] for m in marks]
     return plain
 
 
@@ -118,8 +132,7 @@ class _Restored:
         self._blocks = []
 
 
-# --- frames
-# -------------------------------------------------------------------------------------------------------------
+# --- frames -----------------------------------------------------------------------------------------------------------
 
 
 class _Frames:

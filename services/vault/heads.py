@@ -211,6 +211,17 @@ class Heads:
         self._told(answer, session, name)
         return next(mark for mark in self.marks(tenant, session) if mark.name == name)
 
+    def put_marks(self, tenant: str, session: str, marks: Iterable[Mark]) -> None:
+        """Bookmarks that came with an imported reading; their views are on manifests that the head keeps."""
+        fields = {
+            mark.name: json.dumps(
+                self._plain(tenant, mark.view) | {"created_ms": str(now_ms()), "pinned": "1" if mark.pinned else ""}
+            )
+            for mark in marks
+        }
+        if fields:
+            self._redis.hset(_key(tenant, "marks", session), mapping=fields)
+
     def has_mark(self, tenant: str, session: str, name: str) -> bool:
         return bool(self._redis.hexists(_key(tenant, "marks", session), name))
 

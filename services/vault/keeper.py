@@ -173,8 +173,18 @@ class Keeper:
     # --- what goes ----------------------------------------------------------------------------------------------------
 
     def collect(self, tenant: str) -> Swept:
+        """What Redis has lost and the cold tier remembers comes back first: its blocks are not to be taken."""
         with self.lease(tenant) as renew:
+            if self.tiers:
+                self._all_back(tenant)
             return self.sweeper.sweep(tenant, renew)
+
+    def _all_back(self, tenant: str) -> None:
+        assert self.tiers is not None
+        try:
+            self.tiers.recover(tenant)
+        except Damaged as damaged:
+            raise NotSwept(str(damaged)) from damaged
 
     def delete(self, tenant: str, session: str) -> int:
         """The session at once, wherever it lies; then what nobody else names. Returns the bytes freed."""
@@ -238,7 +248,8 @@ class Keeper:
 
     def _rewrap(self) -> None:
         """After a rotation: every tenant's key under the newest master key."""
-        for tenant in self.tenants():
+        below = self.tiers.tenants() if self.tiers and self.vault.keys.rotating else set()
+        for tenant in {*self.tenants(), *below}:
             if self.vault.keys.rewrap(tenant):
                 log.info("key_wrapped_again", tenant=tenant, master=self.vault.keys.newest.id.hex())
 

@@ -135,6 +135,11 @@ class Keys:
     def newest(self) -> MasterKey:
         return self._masters[0]
 
+    @property
+    def rotating(self) -> bool:
+        """There are older master keys, which some tenant's key may still be wrapped by."""
+        return len(self._masters) > 1
+
     def of(self, tenant: str) -> TenantKey:
         if tenant not in self._known:
             wrapped = self._store.get(tenant)

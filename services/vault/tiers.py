@@ -106,13 +106,25 @@ class Tiers:
         return bool(self._cold.exists([cold_key(tenant, "head", session)]))
 
     def recover(self, tenant: str) -> tuple[int, int]:
-        """All sessions of the cold tier that Redis does not know. (revived, there already)"""
-        done = skipped = 0
-        prefix = cold_key(tenant, "head", "")
-        for key, _ in self._cold.list(prefix.rstrip("/")):
-            new = self.revive(tenant, key[len(prefix) :])
-            done, skipped = done + new, skipped + (not new)
-        return done, skipped
+        """All sessions of the cold tier that Redis does not know. (revived, there already)
+
+        Raises Damaged when a copy cannot be opened, after all others are back.
+        """
+        prefix, done, problem = cold_key(tenant, "head", ""), 0, None
+        there = set(self._vault.heads.all_sessions(tenant))
+        below = {key[len(prefix) :] for key, _ in self._cold.list(prefix.rstrip("/"))}
+        for session in sorted(below - there):
+            try:
+                done += self.revive(tenant, session)
+            except Damaged as damaged:
+                problem = damaged
+        if problem is not None:
+            raise problem
+        return done, len(below) - done
+
+    def tenants(self) -> set[str]:
+        """Lists all there is."""
+        return {key.partition("/")[0] for key, _ in self._cold.list("")}
 
     def _make_known(self, tenant: str, head: Head) -> None:
         try:

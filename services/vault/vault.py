@@ -209,6 +209,13 @@ class Vault:
         except errors.NotFound:
             return self.heads.open(tenant, session, fingerprint)
 
+    def has(self, tenant: str, session: str) -> bool:
+        try:
+            self.head(tenant, session)
+        except errors.NotFound:
+            return False
+        return True
+
     def head(self, tenant: str, session: str) -> Head:
         try:
             return self.heads.get(tenant, session)
@@ -235,6 +242,14 @@ class Vault:
         log.error("head_mended", session=session, position=position)
         cut = manifest.cut(position, places[position])
         self.heads.mend(tenant, session, _view(fields["manifest"], cut))
+
+    def put_marks(self, tenant: str, head: Head, manifest: Manifest, places: Iterable[Any]) -> None:
+        """Names places (name, position, digest, pinned) of a manifest that the head was just moved to."""
+        marks = [
+            Mark(p.name, _view(head.view.manifest, manifest.cut(p.position, p.digest)), 0, p.pinned) for p in places
+        ]
+        self.heads.put_marks(tenant, head.session, marks)
+        self.committed(tenant, head.session)
 
     def marks(self, tenant: str, session: str) -> list[Mark]:
         try:
