@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -34,8 +36,7 @@ def state_of(exported: Exported) -> State:
 
 def restore(engine: Engine, call: Any, vault: Vault, tenant: str, manifest: Manifest, rung: Rung) -> int:
     """A sequence that stands at the rung. `call` runs a function on the engine's thread; the latents are put from
-    this one:
-    nobody looks at the sequence's pages before it is finished, and a step under way holds nobody up.
+    this one: nobody looks at the sequence's pages before it is finished, and a step under way holds nobody up.
 
     Raises what the vault raises (Lost: nothing of it is used) and SnapshotMismatch; nothing is left behind then.
     """
@@ -43,8 +44,11 @@ def restore(engine: Engine, call: Any, vault: Vault, tenant: str, manifest: Mani
     dtype = _DTYPES[manifest.layout.latents[2]]
     seq: int = call(lambda engine: engine.begin_restore(rung.position))
 
+    beside = _stream_beside(engine)
+
     def put(first: int, rows: np.ndarray) -> None:
-        engine.put_latents(seq, first, torch.from_numpy(rows).view(dtype))
+        with beside():
+            engine.put_latents(seq, first, torch.from_numpy(rows).view(dtype))
 
     try:
         flat = vault.load(tenant, manifest, rung, put)
@@ -58,6 +62,14 @@ def restore(engine: Engine, call: Any, vault: Vault, tenant: str, manifest: Mani
         call(lambda engine: engine.close(seq))
         raise
     return seq
+
+
+def _stream_beside(engine: Engine) -> Callable[[], AbstractContextManager[Any]]:
+    """On a GPU, a stream of this call's own: on the engine's, each page would wait for the step under way."""
+    if engine.model.device.type != "cuda":
+        return nullcontext
+    stream = torch.cuda.Stream(engine.model.device)
+    return lambda: torch.cuda.stream(stream)
 
 
 def _bytes(tensor: torch.Tensor) -> np.ndarray:
