@@ -40,6 +40,15 @@ class Standing:
     def rewound(self, name: str) -> Standing:
         return replace(self, segments=dict(self.marks)[name])
 
+    def cut(self, position: int) -> Standing:
+        """At a position: the last segment is cut short, or goes."""
+        segments: list[tuple[int, ...]] = []
+        for ids in self.segments:
+            if position > 0:
+                segments.append(ids[:position])
+            position -= len(ids)
+        return replace(self, segments=tuple(segments))
+
     def is_told_by(self, told: pb.Session) -> bool:
         marks = {mark.name: mark.head.digest for mark in told.bookmarks}
         return (

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+import threading
 import time
 from collections import Counter
 
 from services import errors
+from services.inference.client import tokens
+from tests.faults.book import Book, Broken, Standing
 from tests.faults.fault import Fault, check_clear
 from tests.faults.life import await_serving, start_process
+from tests.faults.model import Ids, words
 from tests.faults.world import TENANTS
 
 
@@ -66,3 +71,47 @@ class KillRedis(Fault):
         check_clear(running, errors.Unavailable, errors.EngineUnavailable)
         self.world.fresh()
         return self.world.check(dice)
+
+
+class KillMidRead(Fault):
+    """In the middle of a long segment. The watermark holds: who reads it again goes on where it stood, or further."""
+
+    name, kills = "kill_mid_read", 1
+
+    def strike(self, dice: random.Random) -> Counter[str]:
+        book = dice.choice(list(self.world.books.values()))
+        sure = book.sure()
+        session = dice.choice(sorted(sure)) if sure else "s0"
+        standing, segment = sure.get(session, Standing()), words(dice, dice.randint(700, 3000))
+        self.world.life.client(book.tenant).open_session(session)
+        heard = self._read_until_killed(book, session, segment, dice)
+        self.world.fresh()
+        outcome = Counter(within=int(heard > standing.position))
+        book.stands(session, standing.read(segment))
+        self._read_again(book.tenant, session, standing, segment, max(heard, standing.position))
+        outcome += self.world.check(dice)
+        self.world.life.client(book.tenant).delete_session(session)
+        book.stands(session, None)
+        return outcome
+
+    def _read_until_killed(self, book: Book, session: str, segment: Ids, dice: random.Random) -> int:
+        """The last watermark that the client heard."""
+        heard = 0
+        killer = threading.Timer(dice.uniform(0.02, 0.6), self.world.life.kill)
+        stream = self.world.life.client(book.tenant).read(session, [tokens(segment)], timeout=20)
+        killer.start()
+        with contextlib.suppress(errors.ShioriError, ValueError):
+            for progress in stream:
+                heard = max(heard, progress.durable_position)
+        killer.join()
+        return heard
+
+    def _read_again(self, tenant: str, session: str, standing: Standing, segment: Ids, heard: int) -> None:
+        """Unless all of it was saved in the last moment."""
+        client, end = self.world.life.client(tenant), standing.position + len(segment)
+        if client.describe_session(session).head.position == end:
+            return
+        first, *_, last = client.read(session, [tokens(segment)], timeout=20)
+        if heard == end or first.durable_position < heard or last.usage.read_tokens > end - heard:
+            safe = f"{heard} tokens were said to be safe, {first.durable_position} are"
+            raise Broken("lost", f"{tenant}/{session}: {safe}, {last.usage.read_tokens} were read again")

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from services.cli.vault_client import VaultClient
 from services.inference.client import InferenceClient
 from tests.conftest import free_port
 
@@ -32,6 +33,12 @@ class Life:
         self._clients.append(InferenceClient(f"127.0.0.1:{self.port}", tenant, timeout=timeout))
         return self._clients[-1]
 
+    def vault(self, tenant: str) -> VaultClient:
+        """The operator's."""
+        client = VaultClient(f"127.0.0.1:{self.port}", tenant)
+        self._clients.append(client)
+        return client
+
     def signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._fd, number)
@@ -39,6 +46,13 @@ class Life:
     @property
     def alive(self) -> bool:
         return self._fd >= 0 and not self._ended(0)
+
+    def leave(self) -> None:
+        """SIGTERM: it copies down what was committed, and ends."""
+        self.hang_up()
+        self.signal(signal.SIGTERM)
+        self._ended(30)
+        self.kill()
 
     def kill(self) -> None:
         """kill -9; returns when the process is gone."""

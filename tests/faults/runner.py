@@ -14,7 +14,7 @@ from tests.faults.book import Broken
 from tests.faults.damage import CutLog, DeleteBlocks, SwapBlocks, Truncate
 from tests.faults.fault import Fault
 from tests.faults.flips import GOOD, Flips
-from tests.faults.kills import KillEngine, KillRealEngine, KillRedis
+from tests.faults.kills import KillEngine, KillMidRead, KillRealEngine, KillRedis
 from tests.faults.network import Cut, HalfOpen, Slow
 from tests.faults.starve import DiskFull, NoSmallDisk, RedisFull
 from tests.faults.system import KillService
@@ -23,7 +23,7 @@ from tests.faults.writers import TwoResumers, Zombie
 
 # Share of the strikes: of a thousand kills, so many are of this kind; the others are struck in proportion.
 SHARES: dict[type[Fault], int] = {
-    KillEngine: 780, KillRedis: 200, KillRealEngine: 8, KillService: 12,
+    KillEngine: 680, KillMidRead: 100, KillRedis: 200, KillRealEngine: 8, KillService: 12,
     RedisFull: 30, DiskFull: 10, DeleteBlocks: 100, Truncate: 100, SwapBlocks: 100, CutLog: 50,
     Slow: 20, HalfOpen: 20, Cut: 40, TwoResumers: 60, Zombie: 60,
 }  # fmt: skip

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 
 from services import errors
+from services.cli.vault_client import VaultClient
 from services.inference.client import InferenceClient, tokens
 from services.inference.pb import inference_pb2 as pb
 from tests.faults.book import Book, Broken, Standing
@@ -15,7 +16,7 @@ from tests.faults.model import Ids, Segments, words
 
 SESSIONS = ("s0", "s1", "s2")  # the same names with every tenant
 CALL_SECONDS = 20.0
-LONGEST = 2500  # tokens; a longer session goes back to a bookmark, or away
+LONGEST = 1500  # tokens; a longer session goes back to a bookmark, or away
 SHARED = tuple(words(random.Random(f"shared {n}"), 40 + 170 * n) for n in range(5))  # what both tenants read
 
 
@@ -35,12 +36,14 @@ class Script:
     def __init__(
         self,
         client: InferenceClient,
+        operator: VaultClient,
         book: Book,
         control: Control,
         dice: random.Random,
         timeout: float = CALL_SECONDS,
     ) -> None:
-        self.client, self.book, self.control, self.dice, self.timeout = client, book, control, dice, timeout
+        self.client, self.operator, self.timeout = client, operator, timeout
+        self.book, self.control, self.dice = book, control, dice
 
     def step(self) -> None:
         session = self.dice.choice(SESSIONS)
@@ -51,7 +54,7 @@ class Script:
             return self._begin(session)
         moves: list[Callable[[str, Standing], None]] = [self._read] * 5 + [self._ask] * 3
         if standing.segments:
-            moves += [self._mark, self._peek]
+            moves += [self._mark, self._peek, self._cut, self._tier_down]
         if standing.marks:
             moves += [self._rewind]
         if standing.position > LONGEST:
@@ -114,6 +117,16 @@ class Script:
         name = self.dice.choice(standing.marks)[0]
         with self.book.moving(session, lambda: standing.rewound(name)):
             self.client.rewind_session(session, name)
+
+    def _cut(self, session: str, standing: Standing) -> None:
+        """Back to any token, in the middle of a segment too."""
+        position = self.dice.randint(max(0, standing.position - 400), standing.position)
+        with self.book.moving(session, lambda: standing.cut(position)):
+            self.client.rewind_session(session, position=position)
+
+    def _tier_down(self, session: str, standing: Standing) -> None:
+        """Moves nothing; the blocks are in the cold tier only, and come back when somebody asks."""
+        self.operator.tier_down(session)
 
     def _delete(self, session: str, standing: Standing) -> None:
         with self.book.moving(session, lambda: None):

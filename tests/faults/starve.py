@@ -33,7 +33,7 @@ class RedisFull(Fault):
         try:
             with self.world.running(dice) as running:
                 time.sleep(SECONDS)
-            check_clear(running, errors.EngineFull, errors.Unavailable)
+            check_clear(running, errors.VaultFull, errors.Unavailable, errors.EngineUnavailable)
             self.world.fresh()
             outcome = self.world.check(dice, visit=False)
         finally:
@@ -57,7 +57,7 @@ class DiskFull(Fault):
         self.disk.fill()
         with self.world.running(dice) as running:
             time.sleep(SECONDS + 1.2)  # Redis looks at the result of its last write once a second
-        check_clear(running, errors.EngineFull, errors.Unavailable)
+        check_clear(running, errors.VaultFull, errors.Unavailable, errors.EngineUnavailable)
         self.disk.make_room()
         self._await_writable()
         self.world.fresh()

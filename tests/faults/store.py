@@ -39,6 +39,10 @@ class Store:
                     raise RuntimeError(f"Redis did not start in {self.folder}: see redis.log beside it") from error
                 time.sleep(0.005)
 
+    def end_leases(self) -> None:
+        """A dead keeper's lease ends by itself after ten seconds; a thousand kills do not wait for each."""
+        self.delete(*self.keys("keeper"))
+
     def kill(self) -> None:
         """kill -9, which loses what the process had not yet handed to the kernel, and nothing else."""
         self.process.kill()
@@ -55,9 +59,20 @@ class Store:
         found = sorted(self.client.scan_iter("shiori:*", count=10_000))
         return [key for key in found if not kinds or key.split(b"}:", 1)[1].split(b":")[0].decode() in kinds]
 
+    def get(self, key: bytes) -> bytes:
+        value: bytes = self.client.get(key)  # type: ignore[assignment]
+        return value
+
+    def set(self, key: bytes, value: bytes) -> None:
+        self.client.set(key, value)
+
+    def delete(self, *keys: bytes) -> None:
+        if keys:
+            self.client.delete(*keys)
+
     def dump(self) -> dict[bytes, bytes]:
-        """Every key's serialised value."""
-        keys = sorted(self.client.scan_iter("*", count=10_000))
+        """Every key's serialised value, without what ends by itself: a dead keeper's lease must not live for ever."""
+        keys = [key for key in sorted(self.client.scan_iter("*", count=10_000)) if self.client.pttl(key) == -1]
         pipe = self.client.pipeline(transaction=False)
         for key in keys:
             pipe.dump(key)

@@ -14,7 +14,7 @@ from tests.faults.starve import NoSmallDisk
 from tests.faults.world import Lab
 
 STRIKES = {"kill_engine": 12, "kill_redis": 4, "two_resumers": 3, "zombie": 3, "delete_blocks": 4, "truncate": 4}
-STRIKES |= {"swap_blocks": 4, "cut_aof": 3}
+STRIKES |= {"swap_blocks": 4, "cut_aof": 3, "kill_mid_read": 3}
 FLIPS = 150
 
 

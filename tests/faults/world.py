@@ -11,6 +11,7 @@ from pathlib import Path
 from services import errors
 from services.inference.client import InferenceClient
 from tests.faults.book import Book, Broken, Standing
+from tests.faults.cold import ColdFolder
 from tests.faults.control import Control
 from tests.faults.life import Life, Zygote
 from tests.faults.model import Segments, save_model
@@ -44,6 +45,7 @@ class Lab:
 class World:
     def __init__(self, lab: Lab, folder: Path, store: Store, settings: dict[str, str]) -> None:
         self.lab, self.folder, self.store = lab, folder, store
+        self.cold = ColdFolder(folder / "cold")
         self.books = {tenant: Book(tenant) for tenant in TENANTS}
         self._settings = settings
         self._life: Life | None = None
@@ -54,7 +56,8 @@ class World:
         """Of an engine in this world."""
         settings = {
             "ENGINE_ADDRESS": "127.0.0.1:0", "MODEL_DIR": str(self.lab.model), "REDIS_URL": self.store.url,
-            "DATA_DIR": str(self.folder), "ENGINE_TOKENS": "32768", "ENGINE_THREADS": "1", "LOG_FORMAT": "json",
+            "DATA_DIR": str(self.folder), "COLD_URL": self.cold.url,
+            "ENGINE_TOKENS": "32768", "ENGINE_THREADS": "1", "LOG_FORMAT": "json",
             "SWEEP_SECONDS": "0.1", "METRICS_ADDRESS": "", "RUNG_SECONDS": "0.03",
         } | self._settings | changes  # fmt: skip
         return {f"SHIORI_{name}": value for name, value in settings.items()}
@@ -73,12 +76,13 @@ class World:
     def fresh(self, **changes: str) -> Life:
         """kill -9, and another engine, which knows nothing."""
         self.end_life()
+        self.store.end_leases()
         self._life = self.start(**changes)
         return self._life
 
-    def end_life(self) -> None:
+    def end_life(self, politely: bool = False) -> None:
         if self._life is not None:
-            self._life.kill()
+            self._life.leave() if politely else self._life.kill()
 
     # --- work ---------------------------------------------------------------------------------------------------------
 
@@ -89,7 +93,8 @@ class World:
 
     def _script(self, life: Life, book: Book, dice: random.Random, timeout: float = CALL_SECONDS) -> Script:
         client = life.client(book.tenant, timeout)
-        return Script(client, book, self.lab.control, random.Random(dice.random()), timeout)
+        dice = random.Random(dice.random())
+        return Script(client, life.vault(book.tenant), book, self.lab.control, dice, timeout)
 
     def work(self, dice: random.Random, steps: int) -> None:
         """So many calls of each tenant, none of which may fail."""
@@ -104,11 +109,13 @@ class World:
 
     # --- checks -------------------------------------------------------------------------------------------------------
 
-    def check(self, dice: random.Random, *, lossy: bool = False, visit: bool = True) -> Counter[str]:
+    def check(
+        self, dice: random.Random, *, mends: bool = False, loses: bool = False, visit: bool = True
+    ) -> Counter[str]:
         """Every session of every tenant opens where the book says and goes on as the control does.
 
-        Unless `lossy`, nothing may have to be computed again: no head may name a block that is not there. With it,
-        what says DATA_LOSS is counted, and deleted. `visit`: a bookmark now and then too, on a fork.
+        Unless it `mends`, nothing may have to be computed again: no head may name a block that is not there. When it
+        `loses`, what says DATA_LOSS is counted, and deleted. `visit`: a bookmark now and then too, on a fork.
         """
         outcome: Counter[str] = Counter()
         for tenant, book in self.books.items():
@@ -116,9 +123,9 @@ class World:
             self._compare_lists(client, book)
             for session, standing in book.sure().items():
                 if standing.segments:
-                    outcome += self._open(client, book, session, standing, lossy)
+                    outcome += self._open(client, book, session, standing, mends, loses)
             if visit:
-                self._visit_mark(client, book, dice, lossy)
+                self._visit_mark(client, book, dice, loses)
         self.life.hang_up()
         return outcome
 
@@ -138,14 +145,16 @@ class World:
                     raise Broken("mixed", f"{broken.detail}; the digest is {other.tenant}'s") from broken
             raise
 
-    def _open(self, client: InferenceClient, book: Book, session: str, standing: Standing, lossy: bool) -> Counter[str]:
+    def _open(
+        self, client: InferenceClient, book: Book, session: str, standing: Standing, mends: bool, loses: bool
+    ) -> Counter[str]:
         try:
             usage = check_answer(client, self.lab.control, book.tenant, session, standing.segments)
         except errors.DataLoss as lost:
-            if not lossy:
+            if not loses:
                 raise Broken("lost", f"{book.tenant}/{session}: {lost.detail}") from lost
             return self._back_to_mark(client, book, session, standing, str(lost.extra.get("bookmark", "")))
-        if usage.recomputed and not lossy:
+        if usage.recomputed and not mends:
             raise Broken("lost", f"{book.tenant}/{session}: its head named what was not there; computed again")
         return Counter({MENDED if usage.recomputed else "whole": 1})
 
@@ -160,7 +169,7 @@ class World:
         book.stands(session, None)
         return Counter({LOST: 1})
 
-    def _visit_mark(self, client: InferenceClient, book: Book, dice: random.Random, lossy: bool) -> None:
+    def _visit_mark(self, client: InferenceClient, book: Book, dice: random.Random, loses: bool) -> None:
         """One bookmark, now and then all."""
         marks: list[tuple[str, str, Segments]] = [
             (session, name, segments)
@@ -168,14 +177,14 @@ class World:
             for name, segments in standing.marks
             if segments
         ]
-        if not marks or (not lossy and dice.random() < 0.7):
+        if not marks or dice.random() < 0.7:
             return
         session, name, segments = dice.choice(marks)
         client.fork_session(session, "visit", bookmark=name)
         try:
             check_answer(client, self.lab.control, book.tenant, "visit", segments)
         except errors.DataLoss as lost:
-            if not lossy:
+            if not loses:
                 raise Broken("lost", f"{book.tenant}/{session} at {name!r}: {lost.detail}") from lost
         finally:
             client.delete_session("visit")
@@ -188,11 +197,6 @@ class World:
             if names.setdefault(name, tenant) != tenant:
                 raise Broken("mixed", f"two tenants have a {name.decode()}")
 
-    # --- the same again -----------------------------------------------------------------------------------------------
-
-    def save(self) -> Saved:
-        return Saved(self)
-
     def stop(self) -> None:
         self.end_life()
         self.store.kill()
@@ -200,14 +204,17 @@ class World:
 
 
 class Saved:
-    """A world's Redis and books at one moment, to start from again and again."""
+    """A world's Redis, cold tier and books at one moment, to start from again and again."""
 
     def __init__(self, world: World) -> None:
-        self._values, self._books = world.store.dump(), copy.deepcopy(world.books)
+        """The engine leaves first, so that what it was about to copy down is there."""
+        world.end_life(politely=True)
+        self._values, self._files, self._books = world.store.dump(), world.cold.dump(), copy.deepcopy(world.books)
 
     def load(self, world: World) -> None:
         """The engine of now is killed: what it holds is of another time."""
         self.load_books(world)
+        world.cold.load(self._files)
         world.store.load(self._values)
 
     def load_books(self, world: World) -> None:

@@ -50,6 +50,7 @@ def live(environment: dict[str, str]) -> NoReturn:
         os.environ.update(environment)
         log.configure("inference")
         server, port = build_server(InferenceSettings.from_env())
+        signal.signal(signal.SIGTERM, lambda *_: server.leave())
         server.start()
         say(channel, ready=os.getpid(), port=port)
         server.wait()
