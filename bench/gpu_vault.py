@@ -17,6 +17,7 @@ from bench.gpu_model import at_depth, some_ids
 from engine import Engine
 from services.inference.driver import Driver, Stop
 from services.inference.readings import Readings
+from services.vault.drafts import Draft, Piece
 from services.vault.keeper import Keeper
 from services.vault.manifest import Manifest
 from services.vault.metrics import Metrics
@@ -24,7 +25,6 @@ from services.vault.resp import Connections
 from services.vault.sealing import MAX_VALUE, opened, page_tokens
 from services.vault.setup import VaultSettings, connect, open_vault
 from services.vault.store import block_key
-from services.vault.vault import Draft, Piece
 
 TENANT, NEVER = "bench", 1e9
 

@@ -146,7 +146,7 @@ class Shape:
         return Shape(len(linear["full_attn_layers"]), width, tensors)
 
     def draft(self, base: Any, position: int, seconds: float) -> Any:
-        from services.vault.vault import Draft, Piece, State
+        from services.vault.drafts import Draft, Piece, State
 
         first = len(base.whole_pages()) * base.page_tokens
         start = (position - 1) // CHAPTER * CHAPTER

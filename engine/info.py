@@ -1,6 +1,7 @@
 """What an engine says of itself."""
 
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
@@ -41,7 +42,8 @@ def describe(model: KimiLinear, config: EngineConfig, pools: Pools, cache: Cache
 def _contract(model: KimiLinear, config: EngineConfig) -> dict[str, str]:
     cuda = model.device.type == "cuda"
     threads = "any" if cuda or model.config.any_threads else str(torch.get_num_threads())
-    return {
+    libraries = {name: _version(name) for name in ("triton", "fla-core")} if cuda else {}
+    return libraries | {
         "dtype": str(model.dtype).removeprefix("torch."),
         "grid": str(config.grid),
         "kernels": REVISION,
@@ -50,3 +52,10 @@ def _contract(model: KimiLinear, config: EngineConfig) -> dict[str, str]:
         "threads": threads,
         "deterministic": str(config.deterministic).lower(),
     }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # it may lie on the path without having been installed
+        return "unknown"

@@ -20,10 +20,11 @@ from engine.digest import advance
 from services import errors
 from services.inference.driver import Driver, Stop
 from services.inference.taking import Taking, Work
+from services.vault.drafts import Draft, Piece
 from services.vault.heads import Head, View
 from services.vault.manifest import Manifest
 from services.vault.sealing import Damaged
-from services.vault.vault import BaseLost, Draft, Piece, Vault
+from services.vault.vault import BaseLost, Vault
 
 log = structlog.get_logger(__name__)
 

@@ -14,9 +14,9 @@ from services.inference.readings import GRID
 from services.inference.service import Service
 from services.vault import archive
 from services.vault.audit import Finding
+from services.vault.drafts import Draft
 from services.vault.heads import Head
 from services.vault.sealing import Damaged
-from services.vault.vault import Draft
 
 _OTHER = {"redis": "cold", "cold": "redis"}
 

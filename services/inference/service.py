@@ -67,11 +67,7 @@ def load_service(
     config = ModelConfig.from_folder(folder)
     tokenizer = load_tokenizer(folder, config.vocab_size)
     model = load_model(folder, device=settings.device, dtype=getattr(torch, settings.dtype))
-    # A step of one chunk: cancels, forks and questions wait for the step in progress, and a CPU takes 0.1 s for it.
-    step = 64 if settings.device == "cpu" else 512
-    engine = Engine(
-        model, EngineConfig(max_slots=settings.slots, max_tokens=settings.tokens, prefill_tokens_per_step=step)
-    )
+    engine = Engine(model, engine_config(settings))
     info = engine.describe()
     mark = fingerprint(folder, tokenizer, info.contract)
     row_bytes = info.page_bytes // info.page_tokens
@@ -95,6 +91,14 @@ def load_service(
         audit=audit,
         readings=readings,
     )
+
+
+def engine_config(settings: InferenceSettings) -> EngineConfig:
+    """On a CPU a step is one chunk of 0.1 s, since cancels, forks and questions wait for it, and bits do not depend on
+    steps. On a GPU a step must be large to be fast, and is batched: bits depend on it within a published bound."""
+    cpu = settings.device == "cpu"
+    step = 64 if cpu else 8192
+    return EngineConfig(settings.slots, settings.tokens, prefill_tokens_per_step=step, deterministic=cpu)
 
 
 def _host_memory(device: str) -> Callable[[int], Any]:

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from engine import Engine, Exported, Snapshot
+from services.vault.drafts import State
 from services.vault.manifest import Layout, Manifest, Rung
-from services.vault.vault import State, Vault
+from services.vault.vault import Vault
 
 _NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 _DTYPES = {name: dtype for dtype, name in _NAMES.items()}

@@ -12,11 +12,12 @@ from engine import Engine, Event, ProvenanceError, SnapshotMismatch
 from services import errors
 from services.inference.driver import Driver, Stop
 from services.inference.states import restore, state_of
+from services.vault.drafts import Draft, Piece, State
 from services.vault.heads import Head
 from services.vault.manifest import Manifest, Segment
 from services.vault.sealing import Damaged
 from services.vault.store import Lost
-from services.vault.vault import Draft, Piece, State, Vault
+from services.vault.vault import Vault
 
 log = structlog.get_logger(__name__)
 

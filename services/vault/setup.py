@@ -12,6 +12,7 @@ import structlog
 
 from services import errors
 from services.vault.cold import Cold
+from services.vault.drafts import LOG_TOKENS
 from services.vault.keeper import Keeper, Limits
 from services.vault.keys import Keys, master_keys
 from services.vault.metrics import Metrics
@@ -19,7 +20,7 @@ from services.vault.resp import Connections
 from services.vault.ring import Ring
 from services.vault.store import Store
 from services.vault.tiers import TenantKeys
-from services.vault.vault import LOG_TOKENS, Vault
+from services.vault.vault import Vault
 
 log = structlog.get_logger(__name__)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -17,6 +17,7 @@ import redis
 import structlog
 
 from services.vault.cold import Cold, ColdUnavailable
+from services.vault.drafts import Making
 from services.vault.keys import TenantKey
 from services.vault.manifest import Manifest
 from services.vault.metrics import Metrics
@@ -26,7 +27,7 @@ from services.vault.sealing import MAX_VALUE, Block, Damaged, Ref, open_manifest
 
 log = structlog.get_logger(__name__)
 
-_BATCH = 4 * 1024 * 1024  # long enough to fill a pipeline, short enough not to hold a reading twice
+_RUN = 4 * 1024 * 1024  # bytes: long enough to fill a pipeline, short enough not to hold a reading twice
 _MANIFESTS = 32  # kept in memory, parsed
 
 
@@ -55,16 +56,26 @@ class Store:
 
     # --- out ----------------------------------------------------------------------------------------------------------
 
+    def write(self, tenant: str, makings: Sequence[Making]) -> tuple[list[Ref], int]:
+        """Makes and writes blocks, several runs of them at once. Their refs in order, and the bytes that were new."""
+
+        def run(some: list[Making]) -> tuple[list[Ref], int]:
+            blocks = [making.make() for making in some]
+            return [block.ref for block in blocks], self.put(tenant, blocks)
+
+        runs = list(_runs(makings))
+        done = list(self._pool.map(run, runs)) if len(runs) > 1 else [run(some) for some in runs]
+        return [ref for refs, _ in done for ref in refs], sum(size for _, size in done)
+
     def put(self, tenant: str, blocks: Iterable[Block], again: bool = False) -> int:
         """Writes what is not there; returns the bytes that were not. `again`: over what is there, because it is
         damaged.
         """
-        written = 0
+        blocks = list(blocks)
+        items = [(block_key(tenant, block.ref.name), [block.data]) for block in blocks]
         with self._connections.lease() as connection:
-            for batch in _batches(blocks):
-                items = [(block_key(tenant, b.ref.name), [b.data]) for b in batch]
-                done = connection.set_many(items, nx=not again)
-                written += sum(b.ref.size for b, new in zip(batch, done, strict=True) if new)
+            done = connection.set_many(items, nx=not again)
+        written = sum(block.ref.size for block, new in zip(blocks, done, strict=True) if new)
         if written:
             self._redis.hincrby(counters_key(tenant), "used", written)
         return written
@@ -264,17 +275,17 @@ def _handed(ref: Ref, future: Future[Slot | Damaged], bad: list[Damaged]) -> Ite
         yield ref, found.view(ref.payload_bytes)
 
 
-def _batches(blocks: Iterable[Block]) -> Iterator[list[Block]]:
-    batch: list[Block] = []
+def _runs(makings: Iterable[Making]) -> Iterator[list[Making]]:
+    run: list[Making] = []
     total = 0
-    for block in blocks:
-        if batch and total + block.ref.size > _BATCH:
-            yield batch
-            batch, total = [], 0
-        batch.append(block)
-        total += block.ref.size
-    if batch:
-        yield batch
+    for making in makings:
+        if run and total + making.size > _RUN:
+            yield run
+            run, total = [], 0
+        run.append(making)
+        total += making.size
+    if run:
+        yield run
 
 
 def block_key(tenant: str, name: str) -> bytes:

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -20,54 +21,17 @@ import redis
 import structlog
 
 from services import errors
+from services.vault.drafts import Draft, Making, State, check_provenance, log_makings, page_makings, part_makings
 from services.vault.heads import Head, Heads, Mark, View
 from services.vault.keys import Keys, TenantKey
-from services.vault.manifest import NOTHING, Layout, Manifest, Rung, Segment, thinned
+from services.vault.manifest import Layout, Manifest, Rung, Segment, thinned
 from services.vault.metrics import Metrics
-from services.vault.sealing import Block, Damaged, Ref, sealed
-from services.vault.store import Lost, Store, block_key, cold_key, counters_key
+from services.vault.sealing import Damaged, Ref
+from services.vault.store import Store, block_key, cold_key, counters_key
 
 log = structlog.get_logger(__name__)
 
 _TRIES = 8
-Rows = np.ndarray  # uint8 [layers, tokens, bytes of a row]
-
-
-@dataclass(frozen=True)
-class State:
-    """What an engine gave out: everything at `position`, latents from `first` on.
-
-    latents uint8 [layers, position - first, bytes of a row]; tensors: flat uint8 in the order of layout.tensors;
-    tags: (position, digest) as every piece of state says of itself.
-    """
-
-    position: int
-    digest: str
-    first: int
-    latents: Rows
-    tensors: tuple[np.ndarray, ...]
-    layout: Layout
-    tags: tuple[tuple[int, str], ...]
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A segment on top of a head: `read` of its ids were read."""
-
-    label: str
-    ids: list[int]
-    read: int
-
-
-@dataclass(frozen=True)
-class Draft:
-    """A reading to be stored. `base` has pages and rungs that stay; `segments` come before the pieces."""
-
-    base: Manifest
-    segments: tuple[Segment, ...]
-    pieces: tuple[Piece, ...]
-    state: State | None  # None: `base` has all of it
-    seconds: float  # of computing, from position 0
 
 
 class BaseLost(Damaged):
@@ -138,41 +102,30 @@ class Vault:
 
     def _write(self, tenant: str, draft: Draft, pinned: frozenset[int]) -> tuple[Manifest, int]:
         key, base, state = self.keys.of(tenant), draft.base, draft.state
-        logs = [(piece, self._log(key, piece.ids)) for piece in draft.pieces]
-        blocks = [block for _, group in logs for block in group]
-        pages, parts = self._blocks_of(key, base, state) if state else ([], [])
-        everything = [*blocks, *pages, *parts]
-        self.admit(tenant, sum(block.ref.size for block in everything))
-        written = self.store.put(tenant, everything)
-        segments = tuple(Segment(p.read, p.label, tuple(b.ref for b in group)) for p, group in logs)
+        logs = [(piece, log_makings(key, piece.ids)) for piece in draft.pieces]
+        pages, parts = self._makings(key, base, state) if state else ([], [])
+        everything = [*(making for _, group in logs for making in group), *pages, *parts]
+        self.admit(tenant, sum(making.size for making in everything))
+        refs, written = self.store.write(tenant, everything)
+        left = iter(refs)
+        segments = tuple(Segment(p.read, p.label, tuple(islice(left, len(group)))) for p, group in logs)
         manifest = replace(base, segments=draft.segments + segments)
         if state:
-            rung = Rung(state.position, state.digest, round(draft.seconds, 3), tuple(b.ref for b in parts))
-            manifest = _grown(manifest, state, tuple(b.ref for b in pages), rung, pinned)
+            new_pages, new_parts = tuple(islice(left, len(pages))), tuple(left)
+            rung = Rung(state.position, state.digest, round(draft.seconds, 3), new_parts)
+            manifest = _grown(manifest, state, new_pages, rung, pinned)
         manifest.check()
         return manifest, written
 
-    def _blocks_of(self, key: TenantKey, base: Manifest, state: State) -> tuple[list[Block], list[Block]]:
+    def _makings(self, key: TenantKey, base: Manifest, state: State) -> tuple[list[Making], list[Making]]:
+        """Of the pages behind those that stay, and of the snapshot."""
         check_provenance(state, self.metrics)
         kept = len(base.whole_pages()) * base.page_tokens
         if kept < state.first:
             raise ValueError(f"latents begin at {state.first}, the pages that stay end at {kept}")
-        spans = [
-            (at, min(at + base.page_tokens, state.position)) for at in range(kept, state.position, base.page_tokens)
-        ]
-        return [page_block(key, state, span) for span in spans], self._parts(key, state, base.page_tokens)
-
-    def _parts(self, key: TenantKey, state: State, page_tokens: int) -> list[Block]:
-        layers, _, row = state.latents.shape
-        size, data = page_tokens * layers * row, np.concatenate(state.tensors)
-        spans = [(at, min(at + size, data.nbytes)) for at in range(0, data.nbytes, size)]
-        at = f"{state.position} {state.digest}"
-        return [sealed(key, "snapshot", span, data[slice(*span)].data, at) for span in spans]
-
-    def _log(self, key: TenantKey, ids: list[int]) -> list[Block]:
-        words, step = np.asarray(ids, dtype="<u4"), LOG_TOKENS
-        spans = [(at, min(at + step, len(ids))) for at in range(0, len(ids), step)]
-        return [sealed(key, "log", span, words[slice(*span)].tobytes()) for span in spans]
+        starts = range(kept, state.position, base.page_tokens)
+        spans = [(at, min(at + base.page_tokens, state.position)) for at in starts]
+        return page_makings(key, state, spans), part_makings(key, state, base.page_tokens)
 
     def _check_there(self, tenant: str, draft: Draft) -> None:
         """A sweep cannot have taken what a head names; but blocks do get lost, and another session's reading that this
@@ -282,7 +235,7 @@ class Vault:
         raise problem or Damaged(view.manifest, "the manifest is another one", "manifest")
 
     def load(
-        self, tenant: str, manifest: Manifest, rung: Rung, put: Callable[[int, Rows], None]
+        self, tenant: str, manifest: Manifest, rung: Rung, put: Callable[[int, np.ndarray], None]
     ) -> tuple[np.ndarray, ...]:
         """Hands latents up to the rung to `put(first, uint8 [layers, n, row])`, and returns the state's tensors, flat.
 
@@ -341,12 +294,13 @@ class Vault:
         """
         key = self.keys.of(tenant)
         check_provenance(state, self.metrics)
-        pages = [page_block(key, state, (ref.first, ref.last)) for ref in manifest.pages if ref.last <= state.position]
-        parts = self._parts(key, state, manifest.page_tokens)
         rung = next((r for r in manifest.rungs if r.position == state.position), None)
+        spans = [(ref.first, ref.last) for ref in manifest.pages if ref.last <= state.position]
+        makings = page_makings(key, state, spans)
+        makings += part_makings(key, state, manifest.page_tokens) if rung else []
         named = {ref.name for ref in manifest.pages} | {ref.name for ref in (rung.parts if rung else ())}
-        blocks = [*pages, *(parts if rung else [])]
-        if any(block.ref.name not in named for block in blocks) or len(blocks) < len(named):
+        blocks = [making.make() for making in makings]
+        if {block.ref.name for block in blocks} != named:
             return False
         self.store.put(tenant, blocks, again=True)
         return True
@@ -354,27 +308,6 @@ class Vault:
     def counter(self, tenant: str, name: str) -> str:
         value = self._redis.hget(counters_key(tenant), name)
         return value.decode() if value else "0"
-
-
-LOG_TOKENS = 64 * 1024  # in one block of a log: 256 KiB
-
-
-def check_provenance(state: State, metrics: Metrics) -> None:
-    """Refuses a state of which any piece says that it is of another position or of other tokens."""
-    wrong = [tag for tag in state.tags if tag != (state.position, state.digest)]
-    if wrong or not state.tags or (state.position == 0) != (state.digest == NOTHING):
-        metrics.refused("provenance")
-        said = f"{wrong[0][0]} {wrong[0][1][:12]}" if wrong else "nothing"
-        log.error("provenance", position=state.position, said=said)
-        raise errors.ShioriError(
-            f"a state that says it is of {said} was to be filed as {state.position} {state.digest[:12]}; refused",
-            code="provenance",
-        )
-
-
-def page_block(key: TenantKey, state: State, span: tuple[int, int]) -> Block:
-    rows = state.latents[:, span[0] - state.first : span[1] - state.first]
-    return sealed(key, "page", span, np.ascontiguousarray(rows).data)
 
 
 def _grown(manifest: Manifest, state: State, pages: tuple[Ref, ...], rung: Rung, pinned: frozenset[int]) -> Manifest:
@@ -427,6 +360,3 @@ def _segments_since(segments: Iterable[Segment], since: int) -> Iterator[tuple[S
         if start + segment.tokens > since:
             yield segment, max(0, since - start)
         start += segment.tokens
-
-
-__all__ = ["BaseLost", "Damaged", "Draft", "Lost", "Piece", "State", "Vault", "check_provenance"]

@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 import redis
 
+from services.vault.drafts import Draft, Piece, State
 from services.vault.heads import Head
 from services.vault.keeper import Keeper
 from services.vault.manifest import Layout, Manifest
 from services.vault.metrics import Metrics
 from services.vault.setup import VaultSettings, open_vault
-from services.vault.vault import Draft, Piece, State, Vault
+from services.vault.vault import Vault
 
 PAGE, LAYERS, WIDTH = 256, 2, 8
 LAYOUT = Layout((LAYERS, WIDTH, "F32"), (("conv", "F32", (3, 96)), ("kda", "F32", (3, 2, 16, 16))))
