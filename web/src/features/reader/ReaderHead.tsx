@@ -13,7 +13,7 @@ export function ReaderHead({ source, characters }: { source: Source; characters:
         <p className="quiet">
           <Where source={source} characters={characters} />
           {source.tokens ? ` · ${tokens(source.tokens)}` : ''}
-          {source.reading?.shared_tokens ? ` · ${count(source.reading.shared_tokens)} of them taken over, ${count(source.reading.read_tokens ?? 0)} read anew` : ''}
+          {source.status === 'ready' && source.reading?.shared_tokens ? ` · ${count(source.reading.shared_tokens)} of them taken over, ${count(source.reading.read_tokens ?? 0)} read anew` : ''}
           {source.revision ? ` · ${source.revision.slice(0, 10)}` : ''}
         </p>
       </div>
