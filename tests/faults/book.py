@@ -68,6 +68,7 @@ class Book:
     tenant: str
     possible: dict[str, list[MayBe]] = field(default_factory=dict)
     history: dict[str, list[MayBe]] = field(default_factory=dict)  # what was acknowledged, in order
+    tried: set[str] = field(default_factory=set)  # digests of readings that were begun
     past: dict[str, str] = field(default_factory=dict)  # the same: digest -> session
 
     def sure(self) -> dict[str, Standing]:

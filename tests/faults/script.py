@@ -11,7 +11,7 @@ from services.cli.vault_client import VaultClient
 from services.inference.client import InferenceClient, tokens
 from services.inference.pb import inference_pb2 as pb
 from tests.faults.book import Book, Broken, Standing
-from tests.faults.control import Control, Said
+from tests.faults.control import Control, Said, digest_of
 from tests.faults.model import Ids, Segments, words
 
 SESSIONS = ("s0", "s1", "s2")  # the same names with every tenant
@@ -36,7 +36,7 @@ class Script:
     def __init__(
         self,
         client: InferenceClient,
-        operator: VaultClient,
+        operator: VaultClient | None,  # None: there is no cold tier
         book: Book,
         control: Control,
         dice: random.Random,
@@ -54,7 +54,7 @@ class Script:
             return self._begin(session)
         moves: list[Callable[[str, Standing], None]] = [self._read] * 5 + [self._ask] * 3
         if standing.segments:
-            moves += [self._mark, self._peek, self._cut, self._tier_down]
+            moves += [self._mark, self._peek, self._cut] + [self._tier_down] * bool(self.operator)
         if standing.marks:
             moves += [self._rewind]
         if standing.position > LONGEST:
@@ -88,9 +88,13 @@ class Script:
 
     def _read(self, session: str, standing: Standing) -> None:
         segment, mark = self.segment(), self._name(standing) if self.dice.random() < 0.2 else ""
-        with self.book.moving(session, lambda: standing.read(segment, mark=mark)):
-            for _ in self.client.read(session, [tokens(segment)], bookmark=mark, timeout=self.timeout):
-                pass
+        after = standing.read(segment, mark=mark)
+        own = digest_of(after.segments) in self.book.tried
+        self.book.tried.add(digest_of(after.segments))
+        with self.book.moving(session, lambda: after):
+            *_, last = self.client.read(session, [tokens(segment)], bookmark=mark, timeout=self.timeout)
+        if last.usage.shared_tokens and not own:
+            raise Broken("mixed", f"{self.book.tenant}/{session} took over {last.usage.shared_tokens} foreign tokens")
 
     def _ask(self, session: str, standing: Standing) -> None:
         """A kept answer: prompt and answer become segments of the session."""
@@ -126,6 +130,7 @@ class Script:
 
     def _tier_down(self, session: str, standing: Standing) -> None:
         """Moves nothing; the blocks are in the cold tier only, and come back when somebody asks."""
+        assert self.operator is not None
         self.operator.tier_down(session)
 
     def _delete(self, session: str, standing: Standing) -> None:

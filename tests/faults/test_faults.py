@@ -13,9 +13,9 @@ from tests.faults.runner import FAULTS
 from tests.faults.starve import NoSmallDisk
 from tests.faults.world import Lab
 
-STRIKES = {"kill_engine": 12, "kill_redis": 4, "two_resumers": 3, "zombie": 3, "delete_blocks": 4, "truncate": 4}
-STRIKES |= {"swap_blocks": 4, "cut_aof": 3, "kill_mid_read": 3}
-FLIPS = 150
+STRIKES = {"kill_engine": 8, "kill_mid_read": 3, "kill_redis": 3, "two_resumers": 2, "zombie": 2}
+STRIKES |= {"delete_blocks": 3, "truncate": 3, "swap_blocks": 3, "cut_aof": 3}
+FLIPS = 100
 
 
 @pytest.fixture(scope="module")
