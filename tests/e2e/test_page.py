@@ -206,7 +206,8 @@ def test_a_new_version_is_chosen_by_keyboard_and_only_its_tail_is_read(
     old = live_system.read(tmp_path / "ships.md")
     (tmp_path / "ships.md").write_text(text + "## Three\n\nThe pilot's name was Ulla Brandt.\n")
     open_book(page, old)
-    page.get_by_role("button", name="New version… of Ships").focus()
+    page.reload()  # the shelf was fetched before the book stood on it
+    page.get_by_role("button", name=f"New version… of {old['title']}").focus()
     with page.expect_file_chooser() as chooser:
         page.keyboard.press("Enter")
     chooser.value.set_files(tmp_path / "ships.md")
