@@ -7,6 +7,7 @@ kept beside it (a draft), and whoever reads the same tokens again goes on from t
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Iterator
@@ -91,7 +92,8 @@ class Readings:
     @contextmanager
     def reading(self, tenant: str, head: Head, label: str, ids: list[int], stop: Stop) -> Iterator[Work]:
         """The same, for a segment: what somebody of this tenant has read of it already is taken over."""
-        known = self.vault.find(tenant, self.empty.fingerprint, places(head, ids))
+        where = places(head, ids)
+        known = self.vault.find(tenant, self.empty.fingerprint, where)
         try:
             work = self._taken_over(tenant, head, known, label, ids) if known else None
         except Damaged as damaged:
@@ -99,10 +101,21 @@ class Readings:
             work = None
         if work is None:
             with self.work(tenant, head, stop) as work:
+                work.branch = self._branch(tenant, head, ids, where)
                 yield work
             return
         with self._closing(work):
+            work.branch = self._branch(tenant, head, ids, where)
             yield work
+
+    def _branch(self, tenant: str, head: Head, ids: list[int], where: list[tuple[int, str]]) -> int:
+        """Where this segment leaves a reading that is known, on the grid: others may come this way too. 0: nowhere."""
+        other = self.vault.alike(tenant, self.empty.fingerprint, where)
+        if other is None or other.position <= head.position:
+            return 0
+        theirs = [i for _, piece in self.vault.ids(tenant, other, since=head.position) for i in piece]
+        same = len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], zip(ids, theirs, strict=False))))
+        return same // GRID * GRID if same < len(ids) else 0
 
     def _taken_over(self, tenant: str, head: Head, known: Manifest, label: str, ids: list[int]) -> Work:
         segments = self.vault.at(tenant, head.view).segments if head.view.manifest else ()
@@ -135,43 +148,49 @@ class Readings:
     def read_segment(self, work: Work, label: str, ids: list[int], stop: Stop) -> Iterator[tuple[int, int]]:
         """Reads what is missing of a segment and saves a rung now and then. Yields (position, durable position)."""
         done = work.pieces[0].read if work.pieces else 0
-        start = work.position - done
-        work.pieces, durable = [Piece(label, ids, done)], start + done
-        yield start + done, durable
-        if done == len(ids):
-            return
-        started = saved = last = time.monotonic()
-        for event in self.taking.feed(work.seq, ids[done:], stop):
-            now = time.monotonic()
-            work.computing_s, last = work.computing_s + now - last, now
-            if isinstance(event, Progress):
-                position = start + done + event.done
-                self.vault.metrics.lag(work.head.session, now - saved, position - durable)
-                if now - saved >= self._rung_s and event.done < event.total:
-                    durable, saved = self._save_rung(work, start), time.monotonic()
-                yield max(position, durable), durable  # it read on while the rung was saved
+        work.pieces, work.durable = [Piece(label, ids, done)], work.head.position + done
+        yield work.durable, work.durable
+        begun = time.monotonic()
+        for first, last in itertools.pairwise(sorted({done, max(done, work.branch), len(ids)})):
+            yield from self._stretch(work, ids, first, last, stop)
+            if last < len(ids):
+                self._save_rung(work)
         work.pieces = [Piece(label, ids, len(ids))]
-        self.speed = (len(ids) - done) / max(time.monotonic() - started, 1e-3)
+        self.speed = (len(ids) - done) / max(time.monotonic() - begun, 1e-3)
 
-    def _save_rung(self, work: Work, start: int) -> int:
-        """The segment as far as it is read, wherever the engine stands by now. Returns the new watermark."""
+    def _stretch(self, work: Work, ids: list[int], first: int, last: int, stop: Stop) -> Iterator[tuple[int, int]]:
+        """`first` lies on the segment's grid, so a segment that is read in stretches comes to the same bits."""
+        saved = before = time.monotonic()
+        for event in self.taking.feed(work.seq, ids[first:last], stop):
+            now = time.monotonic()
+            work.computing_s, before = work.computing_s + now - before, now
+            if isinstance(event, Progress):
+                position = work.head.position + first + event.done
+                self.vault.metrics.lag(work.head.session, now - saved, position - work.durable)
+                if now - saved >= self._rung_s and event.done < event.total:
+                    self._save_rung(work)
+                    saved = time.monotonic()
+                yield max(position, work.durable), work.durable  # it read on while the rung was saved
+
+    def _save_rung(self, work: Work) -> None:
+        """The segment as far as it is read, wherever the engine stands by now."""
         state = self.taking.export(work.seq, self._kept(work))
         (piece,) = work.pieces
-        pieces = (replace(piece, read=state.position - start),)
-        draft = Draft(work.base, work.segments, pieces, state, work.seconds)
+        pieces = (replace(piece, read=state.position - work.head.position),)
+        draft = Draft(work.base, work.segments, pieces, state, work.seconds, doors(work, pieces))
         try:
             work.base = self.vault.save_draft(work.tenant, work.head, draft)
         except BaseLost as lost:
-            work.base = self.vault.save_draft(work.tenant, work.head, self._moved_on(work, draft, start, lost))
-        work.computing_s = 0.0
-        return work.base.position
+            work.base = self.vault.save_draft(work.tenant, work.head, self._moved_on(work, draft, lost))
+        work.computing_s, work.durable = 0.0, work.base.position
 
     def save(self, work: Work, bookmark: str = "") -> Head:
         """Blocks, manifest, head; then the copy becomes the live reading that the next call finds."""
         state = self.taking.export(work.seq, self._kept(work)) if work.seq else None
         if state and state.position != work.position:
             raise errors.ShioriError(f"the engine stands at {state.position}, the log at {work.position}")
-        draft = Draft(work.base, work.segments, tuple(work.pieces), state, work.seconds)
+        pieces = tuple(work.pieces)
+        draft = Draft(work.base, work.segments, pieces, state, work.seconds, doors(work, pieces))
         try:
             head, manifest = self.vault.commit(work.tenant, work.head, draft, bookmark)
         except BaseLost as lost:
@@ -182,11 +201,11 @@ class Readings:
         work.head, work.base, work.segments, work.pieces = head, manifest, manifest.segments, []
         return head
 
-    def _moved_on(self, work: Work, draft: Draft, start: int, lost: BaseLost) -> Draft:
+    def _moved_on(self, work: Work, draft: Draft, lost: BaseLost) -> Draft:
         """As `_whole`, of a segment that was read on meanwhile."""
         whole = self._whole(work, draft, lost)
         assert whole.state is not None
-        return replace(whole, pieces=(replace(whole.pieces[0], read=whole.state.position - start),))
+        return replace(whole, pieces=(replace(whole.pieces[0], read=whole.state.position - work.head.position),))
 
     def _whole(self, work: Work, draft: Draft, lost: BaseLost) -> Draft:
         """The same reading, sharing nothing: what it stood on was lost in the vault, not here."""
@@ -226,6 +245,13 @@ def places(head: Head, ids: list[int]) -> list[tuple[int, str]]:
     """(position, digest) where a rung of this segment may stand: after each chunk of the grid, and at its end."""
     links = chained(bytes.fromhex(head.digest), ids)
     return [(head.position + count, digest.hex()) for count, digest in links]
+
+
+def doors(work: Work, pieces: tuple[Piece, ...]) -> tuple[str, ...]:
+    """The digest behind the first chunk of the first piece: where a reading like this one is noticed."""
+    if not pieces:
+        return ()
+    return (chained(bytes.fromhex(work.head.digest), pieces[0].ids[:GRID])[0][1].hex(),)
 
 
 def chained(digest: bytes, ids: list[int]) -> list[tuple[int, bytes]]:

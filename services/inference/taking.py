@@ -36,7 +36,9 @@ class Work:
     shared: int = 0  # of these, read by another reading
     restore_ms: float = 0.0  # 0: it was live
     recomputed: bool = False
+    branch: int = 0  # tokens of the segment that another reading has too, and no more: a rung belongs there
     computing_s: float = 0.0  # since `base`
+    durable: int = 0  # the watermark: tokens that a kill does not cost
 
     @property
     def position(self) -> int:

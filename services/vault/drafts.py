@@ -58,6 +58,7 @@ class Draft:
     pieces: tuple[Piece, ...]
     state: State | None  # None: `base` has all of it
     seconds: float  # of computing, from position 0
+    doors: tuple[str, ...] = ()  # digests behind the first chunk of each piece: whoever comes this way is noticed
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,8 @@ class Vault:
 
         def move(manifest: Manifest, name: str, sweeps: str) -> tuple[str, Head]:
             view = _view(name, manifest)
-            said = self.heads.commit(tenant, head, view, sweeps, self.known_names(tenant, manifest), bookmark)
+            known = self.known_names(tenant, manifest, draft.doors)
+            said = self.heads.commit(tenant, head, view, sweeps, known, bookmark)
             return said, replace(head, view=view, parent=head.view.manifest, draft="", draft_position=0)
 
         new, manifest = self._written(tenant, draft, pinned, move)
@@ -69,7 +70,7 @@ class Vault:
         pinned = self._pinned(tenant, head.session)
 
         def move(manifest: Manifest, name: str, sweeps: str) -> tuple[str, Head]:
-            known = self.known_names(tenant, manifest)
+            known = self.known_names(tenant, manifest, draft.doors)
             return self.heads.draft(tenant, head, name, manifest.position, sweeps, known), head
 
         _, manifest = self._written(tenant, draft, pinned, move)
@@ -279,8 +280,19 @@ class Vault:
                 return manifest.cut(position, digest)
         return None
 
-    def known_names(self, tenant: str, manifest: Manifest) -> list[str]:
-        return [self._known_name(tenant, manifest.fingerprint, rung.digest) for rung in manifest.rungs]
+    def alike(self, tenant: str, fingerprint: str, places: list[tuple[int, str]]) -> Manifest | None:
+        """The reading, uncut, that went furthest along these places, with or without a rung there."""
+        names = [self._known_name(tenant, fingerprint, digest) for _, digest in places]
+        for name in filter(None, reversed(self.heads.known(tenant, names))):
+            try:
+                return self.manifest(tenant, name)
+            except Damaged:
+                continue
+        return None
+
+    def known_names(self, tenant: str, manifest: Manifest, doors: Iterable[str] = ()) -> list[str]:
+        digests = [*doors, *(rung.digest for rung in manifest.rungs)]
+        return [self._known_name(tenant, manifest.fingerprint, digest) for digest in digests]
 
     def _known_name(self, tenant: str, fingerprint: str, digest: str) -> str:
         return self.keys.of(tenant).name("known", fingerprint, digest)

@@ -76,11 +76,14 @@ class Program:
         session.segments = [*session.segments, ids]
 
     def drop(self, session: Session) -> None:
-        """A reading that is broken off, and another that goes on from its rungs or not."""
-        with self.client.read(session.name, [tokens(self.fresh() * 4)]) as stream:
+        """A reading that is broken off: it is whole, if all of it was known or it was too fast, or it is not there."""
+        ids = self.fresh() * 4
+        with self.client.read(session.name, [tokens(ids)]) as stream:
             next(stream)
         while self.servers[self.which].servicer.loaded.readings._busy:  # type: ignore[union-attr]
             threading.Event().wait(0.005)
+        if self.client.describe_session(session.name).head.position > len(session.ids):
+            session.segments = [*session.segments, ids]
 
     def ask(self, session: Session) -> None:
         list(self.client.generate(session.name, [tokens(PROMPT)], max_tokens=4))

@@ -106,6 +106,20 @@ def test_a_changed_tail_is_read_from_the_last_rung_before_it(client: InferenceCl
     assert (last.head.digest, ask(client, "b").ids) == control([changed])
 
 
+def test_a_rung_is_set_where_readings_part(make_server: Callable[..., InferenceServer], control: Any) -> None:
+    """The first that leaves a known reading pays for the way to the fork; whoever comes after goes on from there."""
+    server = make_server(rung_s=1000)
+    with InferenceClient(f"127.0.0.1:{server.port}") as client:
+        texts = [LONG[:-300] + f"Ending number {n}, which is unlike the others in every way." for n in range(3)]
+        usage = []
+        for n, words in enumerate(texts):
+            client.open_session(f"s{n}")
+            usage.append(read(client, f"s{n}", words).usage)
+        assert [u.shared_tokens for u in usage[:2]] == [0, 0]
+        assert usage[2].shared_tokens > 0.8 * usage[2].prompt_tokens
+        assert (client.describe_session("s2").head.digest, ask(client, "s2").ids) == control([texts[2]])
+
+
 def test_an_added_chapter_costs_itself(client: InferenceClient, control: Any) -> None:
     chapters = [BOOK[:1500], "Chapter two. " + BOOK[300:1800], "Chapter three, which is new. " + BOOK[:500]]
     client.open_session("a")
