@@ -210,8 +210,8 @@ class Flip:
         if isinstance(shelf, ColdFolder) or shelf.client.type(self.key) == b"string":
             shelf.set(self.key, flipped(shelf.get(self.key), self.bit))
         elif shelf.client.type(self.key) == b"hash":
-            value: bytes = shelf.client.hget(self.key, self.field)  # type: ignore[assignment,arg-type]
-            shelf.client.hset(self.key, self.field, flipped(value, self.bit))  # type: ignore[arg-type]
+            value: bytes = shelf.client.hget(self.key, self.field)
+            shelf.client.hset(self.key, self.field, flipped(value, self.bit))
         else:
             shelf.client.zrem(self.key, self.field)
             shelf.client.zadd(self.key, {flipped(self.field, self.bit): 0})
@@ -224,9 +224,9 @@ def choose(dice: random.Random, shelf: Store | ColdFolder, key: bytes) -> Flip:
     if client.type(key) == b"string":
         return _in_value(dice, key, kind, len(shelf.get(key)))
     if client.type(key) == b"zset":
-        member: bytes = dice.choice(client.zrange(key, 0, -1))  # type: ignore[arg-type]
+        member: bytes = dice.choice(client.zrange(key, 0, -1))
         return Flip(key, dice.randrange(len(member) * 8), f"{kind}.*", member)
-    fields: dict[bytes, bytes] = client.hgetall(key)  # type: ignore[assignment]
+    fields: dict[bytes, bytes] = client.hgetall(key)
     field = dice.choice(sorted(name for name, value in fields.items() if value))
     part = field.decode() if kind in ("head", "counters") else "*"
     return Flip(key, dice.randrange(len(fields[field]) * 8), f"{kind}.{part}", field)

@@ -67,6 +67,7 @@ class KillRedis(Fault):
             self.world.store.kill()
             time.sleep(dice.uniform(0, 0.1))
             self.world.store.start()
+            self.world.store.end_leases()
             time.sleep(dice.uniform(0, 0.1))
         check_clear(running, errors.Unavailable, errors.EngineUnavailable)
         self.world.fresh()

@@ -27,7 +27,7 @@ SHARES: dict[type[Fault], int] = {
     RedisFull: 30, DiskFull: 10, DeleteBlocks: 100, Truncate: 100, SwapBlocks: 100, CutLog: 50,
     Slow: 20, HalfOpen: 20, Cut: 40, TwoResumers: 60, Zombie: 60,
 }  # fmt: skip
-FAULTS = {**{kind.name: kind for kind in SHARES}, Flips.name: Flips}
+FAULTS: dict[str, type[Fault] | type[Flips]] = {**{kind.name: kind for kind in SHARES}, Flips.name: Flips}
 PROGRESS_SECONDS = 5.0
 
 

@@ -52,9 +52,10 @@ class Script:
         standing = self.book.sure().get(session)
         if standing is None:
             return self._begin(session)
-        moves: list[Callable[[str, Standing], None]] = [self._read] * 5 + [self._ask] * 3
+        moves: list[Callable[[str, Standing], None]] = [*[self._read] * 5, *[self._ask] * 3]
         if standing.segments:
-            moves += [self._mark, self._peek, self._cut] + [self._tier_down] * bool(self.operator)
+            moves += [self._mark, self._peek, self._cut]
+            moves += [self._tier_down] if self.operator else []
         if standing.marks:
             moves += [self._rewind]
         if standing.position > LONGEST:

@@ -28,7 +28,7 @@ class RedisFull(Fault):
 
     def strike(self, dice: random.Random) -> Counter[str]:
         store = self.world.store
-        used = int(store.client.info("memory")["used_memory"])  # type: ignore[index]
+        used = int(store.client.info("memory")["used_memory"])
         store.client.config_set("maxmemory", used + dice.randint(-20_000, 200_000))
         try:
             with self.world.running(dice) as running:
@@ -67,7 +67,7 @@ class DiskFull(Fault):
 
     def _await_writable(self) -> None:
         deadline = time.monotonic() + RECOVERY_SECONDS
-        while self.world.store.client.info("persistence")["aof_last_write_status"] != "ok":  # type: ignore[index]
+        while self.world.store.client.info("persistence")["aof_last_write_status"] != "ok":
             if time.monotonic() > deadline:
                 raise Broken("refused", "Redis did not recover from a full disk")
             time.sleep(0.05)

@@ -3,6 +3,7 @@
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import redis
 
@@ -17,7 +18,7 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder, self.port = folder, free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
-        self.client = redis.Redis.from_url(self.url)
+        self.client: Any = redis.Redis.from_url(self.url)
         folder.mkdir(parents=True, exist_ok=True)
         self.start()
 
@@ -60,7 +61,7 @@ class Store:
         return [key for key in found if not kinds or key.split(b"}:", 1)[1].split(b":")[0].decode() in kinds]
 
     def get(self, key: bytes) -> bytes:
-        value: bytes = self.client.get(key)  # type: ignore[assignment]
+        value: bytes = self.client.get(key)
         return value
 
     def set(self, key: bytes, value: bytes) -> None:

@@ -73,11 +73,11 @@ class World:
             self._life = self.start()
         return self._life
 
-    def fresh(self, **changes: str) -> Life:
+    def fresh(self) -> Life:
         """kill -9, and another engine, which knows nothing."""
         self.end_life()
         self.store.end_leases()
-        self._life = self.start(**changes)
+        self._life = self.start()
         return self._life
 
     def end_life(self, politely: bool = False) -> None:
