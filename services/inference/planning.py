@@ -58,12 +58,13 @@ def _segments(service: Service, requests: Iterator[pb.PlanRequest]) -> list[list
 
 
 def _whose(service: Service, tenant: str, place: Manifest) -> tuple[str, str]:
-    """A session that went through this place, and its last bookmark up to there."""
+    """The oldest session that went through this place, and its last bookmark up to there."""
     heads = service.vault.heads
-    for session in heads.all_sessions(tenant):
+    born = {session: heads.raw(tenant, session).get("created_ms", "") for session in heads.all_sessions(tenant)}
+    for session in sorted(born, key=lambda name: born[name]):
         marks = [mark for mark in service.vault.marks(tenant, session) if mark.view.position <= place.position]
-        if marks and any(mark.view.digest == place.digest for mark in marks):
+        if any(mark.view.digest == place.digest for mark in marks):
             return session, marks[-1].name
-        if heads.raw(tenant, session).get("manifest") and service.vault.head(tenant, session).digest == place.digest:
+        if service.vault.head(tenant, session).digest == place.digest:
             return session, marks[-1].name if marks else ""
     return "", ""

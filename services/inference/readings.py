@@ -189,7 +189,7 @@ class Readings:
         state = self.taking.export(work.seq, self._kept(work)) if work.seq else None
         if state and state.position != work.position:
             raise errors.ShioriError(f"the engine stands at {state.position}, the log at {work.position}")
-        pieces = tuple(work.pieces)
+        pieces = ended(work)
         draft = Draft(work.base, work.segments, pieces, state, work.seconds, doors(work, pieces))
         try:
             head, manifest = self.vault.commit(work.tenant, work.head, draft, bookmark)
@@ -245,6 +245,15 @@ def places(head: Head, ids: list[int]) -> list[tuple[int, str]]:
     """(position, digest) where a rung of this segment may stand: after each chunk of the grid, and at its end."""
     links = chained(bytes.fromhex(head.digest), ids)
     return [(head.position + count, digest.hex()) for count, digest in links]
+
+
+def ended(work: Work) -> tuple[Piece, ...]:
+    """The pieces with the digest at the end of each."""
+    digest, pieces = bytes.fromhex(work.head.digest), []
+    for piece in work.pieces:
+        digest = chained(digest, piece.ids)[-1][1]
+        pieces.append(replace(piece, digest=digest.hex()))
+    return tuple(pieces)
 
 
 def doors(work: Work, pieces: tuple[Piece, ...]) -> tuple[str, ...]:

@@ -60,7 +60,10 @@ class InferenceServer:
     def load(self) -> None:
         """SERVING from here on."""
         self.servicer.loaded = load_service(self.settings, self.metrics, on_failure=self._engine_died)
-        self._close_metrics = self.metrics.serve(self.settings.metrics_address)
+        try:
+            self._close_metrics = self.metrics.serve(self.settings.metrics_address)
+        except OSError as error:
+            log.warning("no_metrics", why=str(error))  # no reason not to answer questions
         self._say(_SERVING)
 
     def wait(self) -> None:

@@ -90,7 +90,7 @@ def _table(manifest: Manifest, marks: Iterable[Mark]) -> dict[str, Any]:
     rows = lambda refs: [[r.kind, r.first, r.last, r.payload_bytes] for r in refs]  # noqa: E731
     plain: dict[str, Any] = dict(vars(manifest))
     plain["layout"] = vars(manifest.layout) if manifest.layout else None
-    plain["segments"] = [[s.tokens, s.label, rows(s.log)] for s in manifest.segments]
+    plain["segments"] = [[s.tokens, s.label, rows(s.log), s.digest] for s in manifest.segments]
     plain["pages"] = rows(manifest.pages)
     plain["rungs"] = [[r.position, r.digest, r.seconds, rows(r.parts)] for r in manifest.rungs]
     plain["marks"] = [[m.name, m.view.position, m.view.digest, m.pinned] for m in marks]
@@ -99,7 +99,9 @@ def _table(manifest: Manifest, marks: Iterable[Mark]) -> dict[str, Any]:
 
 def _manifest(table: dict[str, Any], key: TenantKey, put: Any) -> Manifest:
     """In the order of Manifest.refs: logs, pages, rungs' parts."""
-    segments = tuple(Segment(n, label, tuple(put(row, "") for row in rows)) for n, label, rows in table["segments"])
+    segments = tuple(
+        Segment(n, label, tuple(put(row, "") for row in rows), end) for n, label, rows, end in table["segments"]
+    )
     pages = tuple(put(row, "") for row in table["pages"])
     rungs = tuple(Rung(p, d, s, tuple(put(row, f"{p} {d}") for row in rows)) for p, d, s, rows in table["rungs"])
     layout = table["layout"]

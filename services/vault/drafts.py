@@ -47,6 +47,7 @@ class Piece:
     label: str
     ids: list[int]
     read: int
+    digest: str = ""  # the rolling digest at its end, when it was read to there
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ head, a bookmark or a fork is a *view* of a manifest: `cut` gives what is needed
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ class Segment:
     tokens: int
     label: str
     log: tuple[Ref, ...]
+    digest: str = ""  # the rolling digest at its end, when it was read to there
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,12 @@ class Manifest:
     def seconds(self) -> float:
         return self.rungs[-1].seconds if self.rungs else 0.0
 
+    def places(self) -> dict[str, int]:
+        """Digest -> position, of every rung and of every segment's end: where a view can stand."""
+        ends = itertools.accumulate(segment.tokens for segment in self.segments)
+        found = {segment.digest: end for segment, end in zip(self.segments, ends, strict=True) if segment.digest}
+        return found | {rung.digest: rung.position for rung in self.rungs}
+
     def whole_pages(self) -> tuple[Ref, ...]:
         """The pages that are full at `position`; what comes after them is written anew by the next save."""
         return tuple(p for p in self.pages if p.last - p.first == self.page_tokens and p.last <= self.position)
@@ -113,7 +121,7 @@ class Manifest:
     def to_bytes(self) -> bytes:
         plain: dict[str, Any] = dict(vars(self))
         plain["layout"] = vars(self.layout) if self.layout else None
-        plain["segments"] = [[s.tokens, s.label, _rows(s.log)] for s in self.segments]
+        plain["segments"] = [[s.tokens, s.label, _rows(s.log), s.digest] for s in self.segments]
         plain["pages"] = _rows(self.pages)
         plain["rungs"] = [[r.position, r.digest, r.seconds, _rows(r.parts)] for r in self.rungs]
         return json.dumps(plain, separators=(",", ":"), sort_keys=True).encode()
@@ -124,7 +132,7 @@ class Manifest:
         if plain["format"] != FORMAT:
             raise Damaged("manifest", f"format {plain['format']} is not known here", "manifest")
         plain["layout"] = _layout(plain["layout"]) if plain["layout"] else None
-        plain["segments"] = tuple(Segment(n, label, _refs(rows)) for n, label, rows in plain["segments"])
+        plain["segments"] = tuple(Segment(n, label, _refs(rows), end) for n, label, rows, end in plain["segments"])
         plain["pages"] = _refs(plain["pages"])
         plain["rungs"] = tuple(Rung(p, d, s, _refs(rows)) for p, d, s, rows in plain["rungs"])
         return Manifest(**plain)
@@ -134,7 +142,7 @@ def _segments_until(segments: Iterable[Segment], position: int) -> Iterable[Segm
     for segment in segments:
         if position <= 0:
             return
-        yield segment if segment.tokens <= position else replace(segment, tokens=position)
+        yield segment if segment.tokens <= position else replace(segment, tokens=position, digest="")
         position -= segment.tokens
 
 

@@ -109,7 +109,7 @@ class Vault:
         self.admit(tenant, sum(making.size for making in everything))
         refs, written = self.store.write(tenant, everything)
         left = iter(refs)
-        segments = tuple(Segment(p.read, p.label, tuple(islice(left, len(group)))) for p, group in logs)
+        segments = tuple(Segment(p.read, p.label, tuple(islice(left, len(group))), p.digest) for p, group in logs)
         manifest = replace(base, segments=draft.segments + segments)
         if state:
             new_pages, new_parts = tuple(islice(left, len(pages))), tuple(left)
@@ -267,32 +267,37 @@ class Vault:
     # --- what is known ------------------------------------------------------------------------------------------------
 
     def find(self, tenant: str, fingerprint: str, places: list[tuple[int, str]]) -> Manifest | None:
-        """Of places (position, digest), the furthest that some reading of this tenant has a rung at; cut to it."""
+        """Of places (position, digest) within a segment, the furthest that is known to this tenant; cut to it.
+
+        The last place, the segment's end, is known when some reading went through it; the others when it has a rung
+        there to go on from.
+        """
         names = [self._known_name(tenant, fingerprint, digest) for _, digest in places]
-        for (position, digest), name in reversed(list(zip(places, self.heads.known(tenant, names), strict=True))):
-            if name is None:
+        known = list(zip(places, self.heads.known(tenant, names), strict=True))
+        for number, ((position, digest), name) in reversed(list(enumerate(known, 1))):
+            manifest = self._there(tenant, name) if name else None
+            if manifest is None or manifest.fingerprint != fingerprint:
                 continue
-            try:
-                manifest = self.manifest(tenant, name)
-            except Damaged:
-                continue
-            if any((rung.position, rung.digest) == (position, digest) for rung in manifest.rungs):
+            rungs = {(rung.position, rung.digest) for rung in manifest.rungs}
+            end = number == len(known) and manifest.places().get(digest) == position
+            if end or (position, digest) in rungs:
                 return manifest.cut(position, digest)
         return None
+
+    def _there(self, tenant: str, name: str) -> Manifest | None:
+        try:
+            return self.manifest(tenant, name)
+        except Damaged:
+            return None
 
     def alike(self, tenant: str, fingerprint: str, places: list[tuple[int, str]]) -> Manifest | None:
         """The reading, uncut, that went furthest along these places, with or without a rung there."""
         names = [self._known_name(tenant, fingerprint, digest) for _, digest in places]
-        for name in filter(None, reversed(self.heads.known(tenant, names))):
-            try:
-                return self.manifest(tenant, name)
-            except Damaged:
-                continue
-        return None
+        found = (self._there(tenant, name) for name in reversed(self.heads.known(tenant, names)) if name)
+        return next(filter(None, found), None)
 
     def known_names(self, tenant: str, manifest: Manifest, doors: Iterable[str] = ()) -> list[str]:
-        digests = [*doors, *(rung.digest for rung in manifest.rungs)]
-        return [self._known_name(tenant, manifest.fingerprint, digest) for digest in digests]
+        return [self._known_name(tenant, manifest.fingerprint, digest) for digest in (*doors, *manifest.places())]
 
     def _known_name(self, tenant: str, fingerprint: str, digest: str) -> str:
         return self.keys.of(tenant).name("known", fingerprint, digest)

@@ -106,6 +106,19 @@ def test_a_changed_tail_is_read_from_the_last_rung_before_it(client: InferenceCl
     assert (last.head.digest, ask(client, "b").ids) == control([changed])
 
 
+def test_a_long_reading_is_known_segment_by_segment(client: InferenceClient, control: Any) -> None:
+    """Most rungs of many segments are thinned; every segment that was read is known all the same."""
+    chapters = [f"Chapter {n}. " + BOOK[n : n + 150] for n in range(40)]
+    for session in ("a", "b"):
+        client.open_session(session)
+        usage = [read(client, session, chapter).usage for chapter in chapters]
+    assert sum(u.read_tokens for u in usage) == 0
+    plan = client.plan("", [[text(chapter)] for chapter in [*chapters, "One more."]])
+    assert plan.known_segments == 40
+    last = read(client, "b", "One more.")
+    assert (last.head.digest, ask(client, "b").ids) == control([*chapters, "One more."])
+
+
 def test_a_rung_is_set_where_readings_part(make_server: Callable[..., InferenceServer], control: Any) -> None:
     """The first that leaves a known reading pays for the way to the fork; whoever comes after goes on from there."""
     server = make_server(rung_s=1000)
