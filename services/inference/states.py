@@ -25,7 +25,7 @@ def state_of(exported: Exported) -> State:
         position=exported.position,
         digest=exported.digest.hex(),
         first=exported.position - count,
-        latents=_bytes(exported.latents).reshape(layers, count, -1),
+        latents=_bytes(exported.latents).reshape(layers, count, width * exported.latents.element_size()),
         tensors=tuple(_bytes(tensor).reshape(-1) for _, tensor in tensors),
         layout=Layout(
             (layers, width, _NAMES[exported.latents.dtype]),
