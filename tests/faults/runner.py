@@ -74,7 +74,8 @@ class Report:
 
 
 def _counts(outcome: Counter[str]) -> str:
-    return ", ".join(f"{name} {count}" for name, count in sorted(outcome.items()))
+    """Without the regions of flips, which only the JSON has."""
+    return ", ".join(f"{name} {count}" for name, count in sorted(outcome.items()) if "." not in name)
 
 
 def run(lab: Lab, plan: Plan) -> Report:
@@ -111,7 +112,7 @@ def _strikes(lab: Lab, report: Report, name: str, rounds: int) -> None:
     finally:
         if fault is not None:
             if isinstance(fault, Flips):
-                bad = sum(count for kind, count in outcome.items() if " " not in kind and kind not in GOOD)
+                bad = sum(count for kind, count in outcome.items() if "." not in kind and kind not in GOOD)
                 report.failures += fault.examples + [f"{name}: {bad} of {rounds} flips"] * bool(bad)
             fault.stop()
 
@@ -129,6 +130,5 @@ class Progress:
             return
         self._told = now
         rate = done / (now - self._started)
-        short = Counter({kind: count for kind, count in outcome.items() if " " not in kind or "FAILED" in kind})
         left = (self._total - done) / rate
-        print(f"{self._name:>18} {done}/{self._total}  {rate:.1f}/s  {left:.0f} s left  {_counts(short)}", flush=True)
+        print(f"{self._name:>18} {done}/{self._total}  {rate:.1f}/s  {left:.0f} s left  {_counts(outcome)}", flush=True)

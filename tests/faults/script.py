@@ -132,7 +132,8 @@ class Script:
     def _tier_down(self, session: str, standing: Standing) -> None:
         """Moves nothing; the blocks are in the cold tier only, and come back when somebody asks."""
         assert self.operator is not None
-        self.operator.tier_down(session)
+        down = self.operator._vault.TierDown  # the client's own call has hours
+        self.operator._unary(down, pb.VaultSessionRequest(session_id=session), self.timeout)
 
     def _delete(self, session: str, standing: Standing) -> None:
         with self.book.moving(session, lambda: None):

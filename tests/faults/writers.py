@@ -17,6 +17,7 @@ from tests.faults.fault import Fault
 from tests.faults.model import Ids, words
 
 LATE_S = 10.0
+RACES = 8
 
 
 class Writers(Fault):
@@ -38,22 +39,31 @@ class TwoResumers(Writers):
     def strike(self, dice: random.Random) -> Counter[str]:
         book, session, standing = self._target(dice)
         lives = [self.world.fresh(), self.world.start()]
-        segments = [words(dice, dice.randint(1, 800)) for _ in lives]
-        barrier = threading.Barrier(len(lives))
-        calls = [
-            resume(life.client(book.tenant), session, segment, standing, barrier)
-            for life, segment in zip(lives, segments, strict=True)
-        ]
+        clients = [life.client(book.tenant) for life in lives]
         try:
-            ends = together(calls)
+            for _ in range(RACES):
+                segment = self._race(dice, clients, session, standing)
+                standing = standing.read(segment)
+                book.stands(session, standing)
         finally:
             lives[1].kill()
+        self.world.fresh()
+        return self.world.check(dice)
+
+    def _race(self, dice: random.Random, clients: list[InferenceClient], session: str, standing: Standing) -> Ids:
+        """The winner's segment. Short ones, nearly at once: the check and the commit of two writers interleave."""
+        longest = dice.choice([40, 40, 800])
+        segments = [words(dice, dice.randint(1, longest)) for _ in clients]
+        barrier, delays = threading.Barrier(len(clients)), (0.0, dice.uniform(0, 0.03))
+        calls = [
+            resume(client, session, segment, standing, barrier, delay)
+            for client, segment, delay in zip(clients, segments, delays, strict=True)
+        ]
+        ends = together(calls)
         won = [segment for segment, end in zip(segments, ends, strict=True) if end.error is None]
         if len(won) != 1 or not all(isinstance(end.error, (errors.Conflict, type(None))) for end in ends):
             raise Broken("mixed", f"two resumers of {session}: {[str(end.error) for end in ends]}")
-        book.stands(session, standing.read(won[0]))
-        self.world.fresh()
-        return self.world.check(dice)
+        return won[0]
 
 
 class Zombie(Writers):
@@ -129,14 +139,20 @@ def together(calls: list[Callable[[], None]]) -> list[End]:
 
 
 def resume(
-    client: InferenceClient, session: str, segment: Ids, standing: Standing, barrier: threading.Barrier | None = None
+    client: InferenceClient,
+    session: str,
+    segment: Ids,
+    standing: Standing,
+    barrier: threading.Barrier | None = None,
+    delay_s: float = 0.0,
 ) -> Callable[[], None]:
-    """A read that expects `standing`; with a barrier it starts when the others do."""
+    """A read that expects `standing`; with a barrier it starts when the others do, or a little later."""
 
     def call() -> None:
         client.describe()
         if barrier:
             barrier.wait(10)
+            time.sleep(delay_s)
         digest = digest_of(standing.segments)
         for _ in client.read(session, [tokens(segment)], expected_digest=digest, timeout=20):
             pass
