@@ -22,7 +22,7 @@ from engine.restore import SnapshotMismatch
 from engine.runner import Runner
 from engine.sampler import SamplingParams
 from engine.sequences import Sequence, SequenceBusy, Sequences
-from engine.state import Exported, Snapshot
+from engine.state import Copied, Exported, Snapshot
 
 
 class Engine:
@@ -65,13 +65,17 @@ class Engine:
         Raises ProvenanceError when a tag, the sequence's own book or a seal disagrees (the sequence is left as it is:
         close it); ValueError when ``first`` is beyond the position.
         """
-        return state.export(self.pools, self._sequences.whole(seq), first)
+        return self.copy_out(seq, first).to_host()
+
+    @torch.inference_mode()
+    def copy_out(self, seq: int, first: int = 0) -> Copied:
+        """The same, for whoever lets the engine go on while the copy is brought over: ``to_host``, from any thread."""
+        return state.copy_out(self.pools, self._sequences.whole(seq), first)
 
     @torch.inference_mode()
     def snapshot(self, seq: int) -> Snapshot:
         s = self._sequences.whole(seq)
-        tensors, _ = state.copy_state(self.pools, s)
-        return Snapshot(s.position, s.digest, tensors)
+        return Snapshot(s.position, s.digest, state.copy_state(self.pools, s))
 
     @torch.inference_mode()
     def latents(self, seq: int, start: int, stop: int) -> Tensor:

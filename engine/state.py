@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from engine.pools import Pools
+from engine.pools import LatentCopy, Pools, StateCopy
 from engine.provenance import BLANK, ProvenanceError, Tag, require
 from engine.sequences import Sequence
+
+_STAGING = 32 * 1024 * 1024  # bytes of pinned memory that a copy from the device goes through
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Exported:
-    """A reading on its way out, and what the rows it was copied from say of themselves. CPU; pinned from a GPU."""
+    """A reading on its way out, on the CPU, and what the rows it was copied from say of themselves."""
 
     position: int
     digest: bytes
@@ -30,37 +33,81 @@ class Exported:
     tags: tuple[Tag, ...]  # of the slot, per KDA layer; then of the last page, per MLA layer. From the pools
 
 
-def export(pools: Pools, s: Sequence, first: int) -> Exported:
+@dataclass(frozen=True)
+class Copied:
+    """A reading on its way out, its numbers copied but still on the device: the engine may go on.
+
+    ``to_host`` may be called from any thread. On a GPU it runs beside the engine's work, on a stream of its own.
+    """
+
+    position: int
+    digest: bytes
+    tensors: dict[str, Tensor]
+    latents: Tensor
+    tags: tuple[Tag, ...]
+    forged: dict[str, Tensor]  # "states" [Lk], "pages" [Lm, n]: where the numbers are not those that were tagged so
+    layers: dict[str, list[str]]  # the names of these layers
+    ready: torch.cuda.Event | None
+
+    def to_host(self) -> Exported:
+        """Raises ProvenanceError."""
+        device = {"latents": self.latents} | self.tensors | self.forged
+        host = device if self.ready is None else _over(device, self.ready)
+        for name in self.forged:
+            if rows := host.pop(name).nonzero().tolist():
+                layer = self.layers[name][rows[0][0]]
+                raise _forged(f"{layer}, {name} {rows}", Tag(self.position, self.digest))
+        latents = host.pop("latents")
+        return Exported(self.position, self.digest, host, latents, self.tags)
+
+
+def copy_out(pools: Pools, s: Sequence, first: int) -> Copied:
+    """What the tags say is checked at once; ProvenanceError."""
     check_pages(pools, s)
-    tensors, tags = copy_state(pools, s)
-    latents = copy_latents(pools, s, first, s.position)
+    state, pages = _tagged_state(pools, s), _tagged_latents(pools, s, first, s.position)
     last = [rows.tags[s.pages[len(s.book) - 1]] if s.book else BLANK for rows in pools.pages]
-    return Exported(s.position, s.digest, tensors, latents, (*tags, *last))
+    ready = torch.cuda.current_stream(pools.kda.device).record_event() if pools.kda.is_cuda else None
+    forged = {"states": state.broken, "pages": pages.broken}
+    layers = {
+        "states": [f"{rows.name}, slot {s.slot}" for rows in pools.states],
+        "pages": [rows.name for rows in pools.pages],
+    }
+    return Copied(s.position, s.digest, dict(state.tensors), pages.latents, (*state.tags, *last), forged, layers, ready)
 
 
-def copy_state(pools: Pools, s: Sequence) -> tuple[dict[str, Tensor], list[Tag]]:
-    """The slot's tensors on the CPU and the tag that came with each KDA layer's; ProvenanceError."""
-    copy = pools.copy_state(s.slot)
-    for rows, tag in zip(pools.states, copy.tags, strict=True):
-        require(tag, s.tag, f"{rows.name}, slot {s.slot}")
+def copy_state(pools: Pools, s: Sequence) -> dict[str, Tensor]:
+    """The slot's tensors on the CPU; ProvenanceError."""
+    copy = _tagged_state(pools, s)
     host = _to_host(pools, copy.tensors | {"broken": copy.broken})
     for layer in host.pop("broken").nonzero().flatten().tolist():
         raise _forged(f"{pools.states[layer].name}, slot {s.slot}", s.tag)
-    return host, copy.tags
+    return host
 
 
 def copy_latents(pools: Pools, s: Sequence, start: int, stop: int) -> Tensor:
     """[Lm, stop-start, R+r] of positions start..stop on the CPU; ProvenanceError."""
+    copy, first = _tagged_latents(pools, s, start, stop), start // pools.page_tokens
+    host = _to_host(pools, {"latents": copy.latents, "broken": copy.broken})
+    for layer, i in host["broken"].nonzero().tolist():
+        raise _forged(f"{pools.pages[layer].name}, page {s.pages[first + i]}", s.book[first + i])
+    return host["latents"]
+
+
+def _tagged_state(pools: Pools, s: Sequence) -> StateCopy:
+    copy = pools.copy_state(s.slot)
+    for rows, tag in zip(pools.states, copy.tags, strict=True):
+        require(tag, s.tag, f"{rows.name}, slot {s.slot}")
+    return copy
+
+
+def _tagged_latents(pools: Pools, s: Sequence, start: int, stop: int) -> LatentCopy:
     if not 0 <= start <= stop <= s.position:
         raise ValueError(f"latents {start}..{stop} of a sequence at position {s.position}")
     copy, first = pools.gather(s.pages, start, stop), start // pools.page_tokens
     for rows, tags in zip(pools.pages, copy.tags, strict=True):
         for i, tag in enumerate(tags, first):
             require(tag, s.book[i], f"{rows.name}, page {s.pages[i]}")
-    host = _to_host(pools, {"latents": copy.latents, "broken": copy.broken})
-    for layer, i in host["broken"].nonzero().tolist():
-        raise _forged(f"{pools.pages[layer].name}, page {s.pages[first + i]}", s.book[first + i])
-    return host["latents"]
+    return copy
 
 
 def check_pages(pools: Pools, s: Sequence) -> None:
@@ -84,3 +131,24 @@ def _to_host(pools: Pools, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         host[name].copy_(x, non_blocking=True)
     pools.wait()
     return host
+
+
+def _over(tensors: dict[str, Tensor], ready: torch.cuda.Event) -> dict[str, Tensor]:
+    """From the device by a stream of this call's own, through one small pinned buffer: locking as much memory as a
+    reading has would stop the engine longer than copying it."""
+    stream = torch.cuda.Stream(next(iter(tensors.values())).device)
+    staging = torch.empty(_STAGING, dtype=torch.uint8, pin_memory=True)
+    with torch.cuda.stream(stream):
+        stream.wait_event(ready)
+        return {name: _through(staging, x, stream) for name, x in tensors.items()}
+
+
+def _through(staging: Tensor, source: Tensor, stream: torch.cuda.Stream) -> Tensor:
+    flat = source.contiguous().flatten().view(torch.uint8)
+    host, room = np.empty(flat.numel(), np.uint8), staging.numpy()
+    for start in range(0, flat.numel(), _STAGING):
+        piece = flat[start : start + _STAGING]
+        staging[: piece.numel()].copy_(piece, non_blocking=True)
+        stream.synchronize()
+        host[start : start + piece.numel()] = room[: piece.numel()]
+    return torch.from_numpy(host).view(source.dtype).view(source.shape)

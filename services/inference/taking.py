@@ -177,7 +177,7 @@ class Taking:
     def export(self, seq: int, first: int) -> State:
         """State and latents from `first` on, in one command: nothing steps between them."""
         try:
-            return state_of(self.driver.call(lambda engine: engine.export(seq, first)))
+            return state_of(self.driver.call(lambda engine: engine.copy_out(seq, first)).to_host())
         except ProvenanceError:
             self.vault.metrics.refused("provenance")
             raise
