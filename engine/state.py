@@ -46,7 +46,7 @@ class Copied:
     latents: Tensor
     tags: tuple[Tag, ...]
     forged: dict[str, Tensor]  # "states" [Lk], "pages" [Lm, n]: where the numbers are not those that were tagged so
-    layers: dict[str, list[str]]  # the names of these layers
+    names: dict[str, list[list[str]]]  # of these rows: [layer][page]
     ready: torch.cuda.Event | None
 
     def to_host(self) -> Exported:
@@ -55,8 +55,8 @@ class Copied:
         host = device if self.ready is None else _over(device, self.ready)
         for name in self.forged:
             if rows := host.pop(name).nonzero().tolist():
-                layer = self.layers[name][rows[0][0]]
-                raise _forged(f"{layer}, {name} {rows}", Tag(self.position, self.digest))
+                layer, *page = rows[0]
+                raise _forged(self.names[name][layer][page[0] if page else 0], Tag(self.position, self.digest))
         latents = host.pop("latents")
         return Exported(self.position, self.digest, host, latents, self.tags)
 
@@ -68,11 +68,12 @@ def copy_out(pools: Pools, s: Sequence, first: int) -> Copied:
     last = [rows.tags[s.pages[len(s.book) - 1]] if s.book else BLANK for rows in pools.pages]
     ready = torch.cuda.current_stream(pools.kda.device).record_event() if pools.kda.is_cuda else None
     forged = {"states": state.broken, "pages": pages.broken}
-    layers = {
-        "states": [f"{rows.name}, slot {s.slot}" for rows in pools.states],
-        "pages": [rows.name for rows in pools.pages],
+    behind = s.pages[first // pools.page_tokens :]
+    names = {
+        "states": [[f"{rows.name}, slot {s.slot}"] for rows in pools.states],
+        "pages": [[f"{rows.name}, page {page}" for page in behind] for rows in pools.pages],
     }
-    return Copied(s.position, s.digest, dict(state.tensors), pages.latents, (*state.tags, *last), forged, layers, ready)
+    return Copied(s.position, s.digest, dict(state.tensors), pages.latents, (*state.tags, *last), forged, names, ready)
 
 
 def copy_state(pools: Pools, s: Sequence) -> dict[str, Tensor]:
