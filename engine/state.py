@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -138,18 +137,21 @@ def _over(tensors: dict[str, Tensor], ready: torch.cuda.Event) -> dict[str, Tens
     """From the device by a stream of this call's own, through one small pinned buffer: locking as much memory as a
     reading has would stop the engine longer than copying it."""
     stream = torch.cuda.Stream(next(iter(tensors.values())).device)
-    staging = torch.empty(_STAGING, dtype=torch.uint8, pin_memory=True)
+    staging = torch.empty(_STAGING, dtype=torch.uint8, device="cpu", pin_memory=True)
     with torch.cuda.stream(stream):
         stream.wait_event(ready)
         return {name: _through(staging, x, stream) for name, x in tensors.items()}
 
 
 def _through(staging: Tensor, source: Tensor, stream: torch.cuda.Stream) -> Tensor:
-    flat = source.contiguous().flatten().view(torch.uint8)
-    host, room = np.empty(flat.numel(), np.uint8), staging.numpy()
+    host = torch.empty(source.shape, dtype=source.dtype, device="cpu")
+    if not source.numel():
+        return host
+    flat, room = source.contiguous().flatten().view(torch.uint8), staging.numpy()
+    out = host.view(-1).view(torch.uint8).numpy()
     for start in range(0, flat.numel(), _STAGING):
         piece = flat[start : start + _STAGING]
         staging[: piece.numel()].copy_(piece, non_blocking=True)
         stream.synchronize()
-        host[start : start + piece.numel()] = room[: piece.numel()]
-    return torch.from_numpy(host).view(source.dtype).view(source.shape)
+        out[start : start + piece.numel()] = room[: piece.numel()]
+    return host
