@@ -58,6 +58,8 @@ class Standing:
         )
 
 
+LATELY = 8  # calls of one session
+
 MayBe = Standing | None  # None: there is no such session
 
 
@@ -102,6 +104,12 @@ class Book:
     def any_time(self) -> None:
         """Each session may stand where it ever stood: the store was set back."""
         self.possible = {session: list(dict.fromkeys(standings)) for session, standings in self.history.items()}
+
+    def lately(self) -> None:
+        """Each session may stand where it stood a few calls ago."""
+        for session, standings in self.history.items():
+            recent = [*self.possible[session], *reversed(standings[-LATELY:])]
+            self.possible[session] = list(dict.fromkeys(recent))
 
     def settle(self, session: str, told: pb.Session | None) -> MayBe:
         """The one possible standing that the engine tells of; Broken when it is none of them."""

@@ -17,7 +17,7 @@ from tests.faults.fault import Fault
 from tests.faults.model import Ids, words
 
 LATE_S = 10.0
-RACES = 8
+RACES = 16
 
 
 class Writers(Fault):
