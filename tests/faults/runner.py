@@ -41,7 +41,8 @@ class Plan:
     def rounds(self) -> dict[str, int]:
         """Strikes of each fault. Each that is asked for strikes at least once, engine kills make up the number."""
         wanted = {kind.name: max(1, round(self.kills * share / 1000)) for kind, share in SHARES.items()}
-        others = sum(wanted[kind.name] for kind in SHARES if kind.kills and kind is not KillEngine)
+        killers = [kind.name for kind in SHARES if kind.kills and kind is not KillEngine and kind.name in self.only]
+        others = sum(wanted[name] for name in killers)
         wanted[KillEngine.name] = max(1, self.kills - others)
         return {name: n for name, n in (wanted | {Flips.name: self.flips}).items() if name in self.only and n}
 
