@@ -110,14 +110,21 @@ def _as_ours(error: Exception) -> errors.ShioriError:
     if isinstance(error, (KeyProblem, ProvenanceError)):
         log.error("refused", why=str(error))
         return errors.ShioriError(str(error), code="key_problem" if isinstance(error, KeyProblem) else "provenance")
-    if isinstance(error, redis.exceptions.OutOfMemoryError):
+    if _out_of_memory(error):
         return errors.VaultFull("Redis has no memory left; what is stored is whole", retry_after=30)
-    if isinstance(error, redis.exceptions.ResponseError) and str(error).startswith("MISCONF"):
+    if isinstance(error, redis.exceptions.ResponseError) and "MISCONF" in str(error):  # also from within a script
         return errors.Unavailable("Redis cannot write to its disk; what is stored is whole", code="vault_readonly")
     if isinstance(error, (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)):
         return errors.Unavailable("the vault is away", code="vault_unavailable", retry_after=1)
     log.exception("bug")
     return errors.ShioriError("the inference service failed; its log says why")
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Said by a command, or from within a script."""
+    if isinstance(error, redis.exceptions.OutOfMemoryError):
+        return True
+    return isinstance(error, redis.exceptions.ResponseError) and "OOM command not allowed" in str(error)
 
 
 def _abort(context: Any, error: errors.ShioriError) -> NoReturn:

@@ -66,17 +66,13 @@ class Readings:
             self.head(tenant, session, expected_digest)
             if bookmark and self.vault.heads.has_mark(tenant, session, bookmark):
                 raise errors.AlreadyExists(f"the name {bookmark!r} is taken", name=bookmark)
-            yield self.vault.heads.begin(tenant, session)
+            head = self.vault.heads.begin(tenant, session)
+            expect(head, expected_digest)  # another engine may have moved it since we looked
+            yield head
 
     def head(self, tenant: str, session: str, expected_digest: str = "") -> Head:
         head = self.vault.head(tenant, session)
-        if expected_digest and expected_digest != head.digest:
-            raise errors.HeadMoved(
-                f"session {session!r} stands at {head.position} tokens, not where you expect it",
-                session=session,
-                position=head.position,
-                digest=head.digest,
-            )
+        expect(head, expected_digest)
         return head
 
     # --- work ---------------------------------------------------------------------------------------------------------
@@ -239,6 +235,16 @@ class Readings:
             left -= len(ids)
         cut = manifest.cut(position, digest.hex())
         return replace(head.view, position=position, digest=digest.hex(), segments=len(cut.segments))
+
+
+def expect(head: Head, digest: str) -> None:
+    if digest and digest != head.digest:
+        raise errors.HeadMoved(
+            f"session {head.session!r} stands at {head.position} tokens, not where you expect it",
+            session=head.session,
+            position=head.position,
+            digest=head.digest,
+        )
 
 
 def places(head: Head, ids: list[int]) -> list[tuple[int, str]]:

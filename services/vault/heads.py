@@ -266,7 +266,7 @@ class Heads:
         if not names:
             return []
         values = self._redis.hmget(_key(tenant, "known"), names)
-        return [value.decode() if value else None for value in values]
+        return [value.decode(errors="replace") if value else None for value in values]
 
     # --- plain fields -------------------------------------------------------------------------------------------------
 

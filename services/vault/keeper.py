@@ -30,6 +30,7 @@ from services.vault.vault import Vault
 log = structlog.get_logger(__name__)
 
 _LEASE_MS = 10_000  # a killed keeper's is in the way for so long
+_GRACE_S = 3600.0  # that the rounds leave what nobody names in the cold tier
 _IN_USE_MS = 10_000  # used so lately that moving it down would be felt
 _RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end"
 _RENEW = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end return 0"
@@ -172,12 +173,12 @@ class Keeper:
 
     # --- what goes ----------------------------------------------------------------------------------------------------
 
-    def collect(self, tenant: str) -> Swept:
+    def collect(self, tenant: str, grace_s: float = 0.0) -> Swept:
         """What Redis has lost and the cold tier remembers comes back first: its blocks are not to be taken."""
         with self.lease(tenant) as renew:
             if self.tiers:
                 self._all_back(tenant)
-            return self.sweeper.sweep(tenant, renew)
+            return self.sweeper.sweep(tenant, renew, grace_s)
 
     def _all_back(self, tenant: str) -> None:
         assert self.tiers is not None
@@ -196,9 +197,9 @@ class Keeper:
         swept = self._collect_quietly(tenant)
         return swept.freed + swept.freed_cold if swept else 0
 
-    def _collect_quietly(self, tenant: str) -> Swept | None:
+    def _collect_quietly(self, tenant: str, grace_s: float = 0.0) -> Swept | None:
         try:
-            return self.collect(tenant)
+            return self.collect(tenant, grace_s)
         except (NotSwept, ColdUnavailable, errors.Conflict) as error:
             log.error("not_swept", tenant=tenant, why=str(error))
             return None
@@ -274,7 +275,9 @@ class Keeper:
                 self._quietly(lambda t=tenant, s=session: self._copy_down(t, s))  # type: ignore[misc]
         for tenant in self.tenants():
             commits = self.vault.counter(tenant, "commits")
-            if self._swept.get(tenant) != commits and (swept := self._collect_quietly(tenant)):
+            if (self._swept.get(tenant) != commits or self.sweeper.waiting(tenant)) and (
+                swept := self._collect_quietly(tenant, _GRACE_S)
+            ):
                 self._swept[tenant] = commits
                 log.info("swept", tenant=tenant, freed=swept.freed, freed_cold=swept.freed_cold, used=swept.used)
 

@@ -116,7 +116,10 @@ class TenantKey:
 class KeyStore(Protocol):
     """Where wrapped data keys are kept."""
 
-    def get(self, tenant: str) -> bytes | None: ...
+    def copies(self, tenant: str) -> list[bytes]:
+        """All that are kept, the nearest first."""
+        ...
+
     def put(self, tenant: str, wrapped: bytes, replace: bool = False) -> bytes:
         """What is kept now: `wrapped`, or what was there first."""
         ...
@@ -142,22 +145,41 @@ class Keys:
 
     def of(self, tenant: str) -> TenantKey:
         if tenant not in self._known:
-            wrapped = self._store.get(tenant)
-            if wrapped is None:
+            raw = self._kept(tenant)
+            if raw is None:
                 wrapped = self._store.put(tenant, self._wrap(tenant, secrets.token_bytes(32)))
-            self._known[tenant] = TenantKey(self._unwrap(tenant, wrapped))
+                raw = self._unwrap(tenant, wrapped)
+            self._known[tenant] = TenantKey(raw)
         return self._known[tenant]
+
+    def _kept(self, tenant: str) -> bytes | None:
+        """From the first copy that opens; where that is not the first of all, the others are written again."""
+        problem: KeyProblem | None = None
+        for wrapped in self._store.copies(tenant):
+            try:
+                raw = self._unwrap(tenant, wrapped)
+            except KeyProblem as found:
+                problem = problem or found
+                continue
+            if problem:
+                self._store.put(tenant, wrapped, replace=True)
+            return raw
+        if problem:
+            raise problem
+        return None
 
     def id_of(self, tenant: str) -> str:
         """The id of the master key that wraps the tenant's."""
-        return (self._store.get(tenant) or bytes(8))[4:8].hex()
+        return next((wrapped[4:8].hex() for wrapped in self._store.copies(tenant)), "")
 
     def rewrap(self, tenant: str) -> bool:
         """With the newest master key. False: it was already."""
-        wrapped = self._store.get(tenant)
-        if wrapped is None or wrapped[4:8] == self.newest.id:
+        copies = self._store.copies(tenant)
+        if all(wrapped[4:8] == self.newest.id for wrapped in copies):
             return False
-        self._store.put(tenant, self._wrap(tenant, self._unwrap(tenant, wrapped)), replace=True)
+        raw = self._kept(tenant)
+        assert raw is not None, "there is a copy"
+        self._store.put(tenant, self._wrap(tenant, raw), replace=True)
         return True
 
     def destroy(self, tenant: str) -> None:

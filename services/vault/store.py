@@ -16,6 +16,7 @@ from typing import Any
 import redis
 import structlog
 
+from services import errors
 from services.vault.cold import Cold, ColdUnavailable
 from services.vault.drafts import Making
 from services.vault.keys import TenantKey
@@ -232,12 +233,14 @@ class Store:
         return None if length is None else room[:length]
 
     def _cold(self, ask: Callable[[Cold], Any]) -> Any:
-        """None when there is no cold tier, or it is away: then the tokens are read again."""
+        """None when there is no cold tier, or it is away: then the tokens are read again. Also for a name that no
+        object
+        can have: it was damaged where it stood."""
         if self.cold is None:
             return None
         try:
             return ask(self.cold)
-        except ColdUnavailable as error:
+        except (ColdUnavailable, errors.InvalidInput) as error:
             log.warning("cold_unavailable", why=error.detail)
             return None
 

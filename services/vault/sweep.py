@@ -10,6 +10,7 @@ since its blocks were written (`sweeps`); it then writes them again. In the cold
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -53,17 +54,22 @@ class Swept:
 class Sweeper:
     def __init__(self, vault: Vault, client: Any) -> None:
         self._vault, self._redis = vault, client
+        self._unused: dict[str, dict[str, float]] = {}  # objects of the cold tier, and since when
 
-    def sweep(self, tenant: str, renew: Callable[[], None]) -> Swept:
+    def sweep(self, tenant: str, renew: Callable[[], None], grace_s: float) -> Swept:
         """Raises NotSwept when a head or bookmark cannot be read. `renew` is called now and then, and raises when this
         keeper is no longer the one."""
         freed, hot, below = self._sweep_redis(tenant)
         sizes = hot.blocks | below.blocks
         self._redis.hset(counters_key(tenant), "used", sum(sizes.values()))
         renew()
-        freed_cold = self._sweep_cold(tenant, renew)
+        freed_cold = self._sweep_cold(tenant, renew, grace_s)
         self._vault.metrics.freed(freed + freed_cold)
         return Swept(freed, freed_cold, sum(sizes.values()))
+
+    def waiting(self, tenant: str) -> bool:
+        """Something in the cold tier waits for its grace to end."""
+        return bool(self._unused.get(tenant))
 
     def reach(self, tenant: str) -> tuple[Reach, Reach]:
         """What sessions in Redis name, and what those in the cold tier name."""
@@ -128,7 +134,8 @@ class Sweeper:
 
     # --- cold ---------------------------------------------------------------------------------------------------------
 
-    def _sweep_cold(self, tenant: str, renew: Callable[[], None]) -> int:
+    def _sweep_cold(self, tenant: str, renew: Callable[[], None], grace_s: float) -> int:
+        """What nobody has named for so long: a Redis that went back in time may name it again."""
         cold = self._vault.store.cold
         if cold is None:
             return 0
@@ -138,6 +145,9 @@ class Sweeper:
         wanted = {cold_key(tenant, "man", name) for name in hot.manifests | below.manifests}
         wanted |= {cold_key(tenant, "blk", name) for name in hot.blocks | below.blocks}
         unused = {key: size for objects in listed.values() for key, size in objects.items() if key not in wanted}
+        now, seen = time.monotonic(), self._unused.get(tenant, {})
+        self._unused[tenant] = {key: seen.get(key, now) for key in unused}
+        unused = {key: size for key, size in unused.items() if now - self._unused[tenant][key] >= grace_s}
         renew()
         cold.delete(unused)
         return sum(unused.values())

@@ -149,29 +149,33 @@ def _about(session: str) -> str:
 
 
 class TenantKeys:
-    """Wrapped data keys in Redis and in the cold tier: either is enough to read the other."""
+    """Wrapped data keys, twice in Redis and once in the cold tier: any is enough to read all the others."""
 
     def __init__(self, client: Any, cold: Cold | None) -> None:
         self._redis, self._cold = client, cold
 
-    def get(self, tenant: str) -> bytes | None:
-        here: bytes | None = self._redis.get(_name(tenant))
-        if here is None and self._cold and (here := self._cold.get(f"{tenant}/key")):
-            self._redis.set(_name(tenant), here, nx=True)
-        return here
+    def copies(self, tenant: str) -> list[bytes]:
+        here = self._redis.mget(_names(tenant))
+        below = self._cold.get(f"{tenant}/key") if self._cold else None
+        found = [wrapped for wrapped in (*here, below) if wrapped]
+        if found and not all(here):
+            for name in _names(tenant):
+                self._redis.set(name, found[0], nx=True)
+        return found
 
     def put(self, tenant: str, wrapped: bytes, replace: bool = False) -> bytes:
         if self._cold and not self._cold.put(f"{tenant}/key", wrapped, replace=replace):
             wrapped = self._cold.get(f"{tenant}/key") or wrapped
-        self._redis.set(_name(tenant), wrapped, nx=not replace)
-        kept: bytes = self._redis.get(_name(tenant))
+        for name in _names(tenant):
+            self._redis.set(name, wrapped, nx=not replace)
+        kept: bytes = self._redis.get(_names(tenant)[0])
         return kept
 
     def delete(self, tenant: str) -> None:
         if self._cold:
             self._cold.delete([f"{tenant}/key"])
-        self._redis.delete(_name(tenant))
+        self._redis.delete(*_names(tenant))
 
 
-def _name(tenant: str) -> str:
-    return f"shiori:{{{tenant}}}:key"
+def _names(tenant: str) -> tuple[str, str]:
+    return f"shiori:{{{tenant}}}:key", f"shiori:{{{tenant}}}:keycopy"
