@@ -30,6 +30,7 @@ from services.vault.vault import BaseLost, Vault
 log = structlog.get_logger(__name__)
 
 _PATIENCE_S = 2.0
+_SHORT = 512  # tokens
 GRID = 64
 
 
@@ -89,7 +90,9 @@ class Readings:
     def reading(self, tenant: str, head: Head, label: str, ids: list[int], stop: Stop) -> Iterator[Work]:
         """The same, for a segment: what somebody of this tenant has read of it already is taken over."""
         where = places(head, ids)
-        known = self.vault.find(tenant, self.empty.fingerprint, where)
+        # A question is sooner computed on what is live than computed at every resume, for want of a rung behind it.
+        rungs_only = len(ids) <= _SHORT and self.driver.is_live((tenant, head.digest))
+        known = self.vault.find(tenant, self.empty.fingerprint, where, rungs_only)
         try:
             work = self._taken_over(tenant, head, known, label, ids) if known else None
         except Damaged as damaged:

@@ -266,7 +266,9 @@ class Vault:
 
     # --- what is known ------------------------------------------------------------------------------------------------
 
-    def find(self, tenant: str, fingerprint: str, places: list[tuple[int, str]]) -> Manifest | None:
+    def find(
+        self, tenant: str, fingerprint: str, places: list[tuple[int, str]], rungs_only: bool = False
+    ) -> Manifest | None:
         """Of places (position, digest) within a segment, the furthest that is known to this tenant; cut to it.
 
         The last place, the segment's end, is known when some reading went through it; the others when it has a rung
@@ -279,7 +281,7 @@ class Vault:
             if manifest is None or manifest.fingerprint != fingerprint:
                 continue
             rungs = {(rung.position, rung.digest) for rung in manifest.rungs}
-            end = number == len(known) and manifest.places().get(digest) == position
+            end = number == len(known) and not rungs_only and manifest.places().get(digest) == position
             if end or (position, digest) in rungs:
                 return manifest.cut(position, digest)
         return None
