@@ -20,7 +20,9 @@ def plan(service: Service, tenant: str, requests: Iterator[pb.PlanRequest]) -> p
     reply = pb.PlanReply(tokens=sum(len(ids) for ids in segments))
     furthest: Manifest | None = None
     for ids in segments:
-        found = service.vault.find(tenant, service.fingerprint, places(head, ids))
+        where = places(head, ids)
+        known = service.vault.known(tenant, service.fingerprint, where)
+        found = service.vault.find(tenant, service.fingerprint, where, known)
         if found is None:
             break
         furthest, shared = found, found.position - head.position

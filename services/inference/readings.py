@@ -92,7 +92,8 @@ class Readings:
         where = places(head, ids)
         # A question is sooner computed on what is live than computed at every resume, for want of a rung behind it.
         rungs_only = len(ids) <= _SHORT and self.driver.is_live((tenant, head.digest))
-        known = self.vault.find(tenant, self.empty.fingerprint, where, rungs_only)
+        names = self.vault.known(tenant, self.empty.fingerprint, where)
+        known = self.vault.find(tenant, self.empty.fingerprint, where, names, rungs_only)
         try:
             work = self._taken_over(tenant, head, known, label, ids) if known else None
         except Damaged as damaged:
@@ -109,7 +110,8 @@ class Readings:
 
     def _branch(self, tenant: str, head: Head, ids: list[int], where: list[tuple[int, str]]) -> int:
         """Where this segment leaves a reading that is known, on the grid: others may come this way too. 0: nowhere."""
-        other = self.vault.alike(tenant, self.empty.fingerprint, where)
+        names = self.vault.known(tenant, self.empty.fingerprint, where)
+        other = self.vault.alike(tenant, self.empty.fingerprint, where, names)
         if other is None or other.position <= head.position:
             return 0
         theirs = [i for _, piece in self.vault.ids(tenant, other, since=head.position) for i in piece]

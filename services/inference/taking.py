@@ -109,7 +109,8 @@ class Taking:
                 engine_fingerprint=self.empty.fingerprint,
             )
         place = [(manifest.position, manifest.digest)]
-        return self.vault.find(tenant, self.empty.fingerprint, place) or manifest
+        known = self.vault.known(tenant, self.empty.fingerprint, place)
+        return self.vault.find(tenant, self.empty.fingerprint, place, known) or manifest
 
     def _best(self, tenant: str, manifest: Manifest) -> tuple[Manifest, int, bool]:
         """(the furthest place that is whole, a sequence that stands there, whether a further one was not)."""

@@ -254,34 +254,47 @@ class Vault:
                 put(ref.first, rows[:, : rung.position - ref.first])
         return tuple(_split(data, layout))
 
-    def ids(self, tenant: str, manifest: Manifest, since: int = 0) -> list[tuple[str, list[int]]]:
-        """Label and token ids of what was read from position `since` on; the first may be a segment's rest."""
-        wanted = list(_segments_since(manifest.segments, since))
-        refs = [ref for segment, _ in wanted for ref in segment.log]
-        words = {}
+    def ids(
+        self, tenant: str, manifest: Manifest, since: int = 0, until: int | None = None
+    ) -> list[tuple[str, list[int]]]:
+        """Label and token ids of what was read from position `since` on (and before `until`), segment by segment; the
+        first may be a segment's rest, the last its beginning. Of the logs only the blocks that overlap are read.
+
+        Raises Lost when one of those is damaged in every tier.
+        """
+        wanted = list(_spans(manifest, since, manifest.position if until is None else until))
+        refs = [ref for segment, first, last in wanted for ref in segment.log if ref.first < last and first < ref.last]
+        words: dict[str, list[int]] = {}
         for ref, payload in self.store.fetch(tenant, self.keys.of(tenant), refs):
             words[ref.name] = np.frombuffer(payload, "<u4").tolist()
-        whole = [(s, skip, [i for ref in s.log for i in words[ref.name]]) for s, skip in wanted]
-        return [(segment.label, ids[skip : segment.tokens]) for segment, skip, ids in whole]
+        return [(segment.label, _between(segment, first, last, words)) for segment, first, last in wanted]
 
     # --- what is known ------------------------------------------------------------------------------------------------
 
+    def known(self, tenant: str, fingerprint: str, places: list[tuple[int, str]]) -> list[str | None]:
+        """For each place (position, digest): the name of a manifest of this tenant that can be resumed there."""
+        return self.heads.known(tenant, [self._known_name(tenant, fingerprint, digest) for _, digest in places])
+
     def find(
-        self, tenant: str, fingerprint: str, places: list[tuple[int, str]], rungs_only: bool = False
+        self,
+        tenant: str,
+        fingerprint: str,
+        places: list[tuple[int, str]],
+        known: list[str | None],
+        rungs_only: bool = False,
     ) -> Manifest | None:
         """Of places (position, digest) within a segment, the furthest that is known to this tenant; cut to it.
 
-        The last place, the segment's end, is known when some reading went through it; the others when it has a rung
-        there to go on from.
+        `known`: what `known` said of them. The last place, the segment's end, is known when some reading went through
+        it; the others when it has a rung there to go on from.
         """
-        names = [self._known_name(tenant, fingerprint, digest) for _, digest in places]
-        known = list(zip(places, self.heads.known(tenant, names), strict=True))
-        for number, ((position, digest), name) in reversed(list(enumerate(known, 1))):
+        pairs = list(zip(places, known, strict=True))
+        for number, ((position, digest), name) in reversed(list(enumerate(pairs, 1))):
             manifest = self._there(tenant, name) if name else None
             if manifest is None or manifest.fingerprint != fingerprint:
                 continue
             rungs = {(rung.position, rung.digest) for rung in manifest.rungs}
-            end = number == len(known) and not rungs_only and manifest.places().get(digest) == position
+            end = number == len(pairs) and not rungs_only and manifest.places().get(digest) == position
             if end or (position, digest) in rungs:
                 return manifest.cut(position, digest)
         return None
@@ -292,11 +305,15 @@ class Vault:
         except Damaged:
             return None
 
-    def alike(self, tenant: str, fingerprint: str, places: list[tuple[int, str]]) -> Manifest | None:
+    def alike(
+        self, tenant: str, fingerprint: str, places: list[tuple[int, str]], known: list[str | None]
+    ) -> Manifest | None:
         """The reading, uncut, that went furthest along these places, with or without a rung there."""
-        names = [self._known_name(tenant, fingerprint, digest) for _, digest in places]
-        found = (self._there(tenant, name) for name in reversed(self.heads.known(tenant, names)) if name)
-        return next(filter(None, found), None)
+        for _, name in reversed(list(zip(places, known, strict=True))):
+            manifest = self._there(tenant, name) if name else None
+            if manifest and manifest.fingerprint == fingerprint:
+                return manifest
+        return None
 
     def known_names(self, tenant: str, manifest: Manifest, doors: Iterable[str] = ()) -> list[str]:
         return [self._known_name(tenant, manifest.fingerprint, digest) for digest in (*doors, *manifest.places())]
@@ -372,10 +389,16 @@ def _split(data: np.ndarray, layout: Layout) -> Iterator[np.ndarray]:
         raise Damaged("snapshot", f"has {data.nbytes} bytes, its layout {start}")
 
 
-def _segments_since(segments: Iterable[Segment], since: int) -> Iterator[tuple[Segment, int]]:
-    """The segments behind `since`, and how much of the first lies before it."""
+def _spans(manifest: Manifest, since: int, until: int) -> Iterator[tuple[Segment, int, int]]:
+    """(segment, first, last) of what lies in [since, until), in tokens of the segment."""
     start = 0
-    for segment in segments:
-        if start + segment.tokens > since:
-            yield segment, max(0, since - start)
+    for segment in manifest.segments:
+        first, last = max(0, since - start), min(segment.tokens, until - start)
+        if first < last:
+            yield segment, first, last
         start += segment.tokens
+
+
+def _between(segment: Segment, first: int, last: int, words: dict[str, list[int]]) -> list[int]:
+    blocks = [ref for ref in segment.log if ref.first < last and first < ref.last]
+    return [i for ref in blocks for i in words[ref.name][max(0, first - ref.first) : last - ref.first]]

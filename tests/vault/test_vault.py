@@ -265,27 +265,7 @@ def test_fork_and_mark_may_be_said_twice_but_not_of_two_things(vault: Vault) -> 
     assert vault.heads.fork("t", "s", "g", "one").position == 300
 
 
-def test_what_was_read_is_known_to_the_tenant_and_to_nobody_else(vault: Vault) -> None:
-    _, manifest = vault.commit("t", opened(vault), draft(EMPTY, 300))
-    places = [(64, "aa" * 32), (300, manifest.digest), (364, "bb" * 32)]
-    found = vault.find("t", "finger", places)
-    assert found and (found.position, found.digest) == (300, manifest.digest)
-    assert vault.find("u", "finger", places) is None
-    assert vault.find("t", "another model", places) is None
-
-
 # --- rungs ------------------------------------------------------------------------------------------------------------
-
-
-def test_a_draft_is_no_head_but_is_known(vault: Vault, keeper: Keeper) -> None:
-    head = opened(vault)
-    drafted = vault.save_draft("t", head, draft(EMPTY, 512))
-    assert vault.head("t", "s").position == 0
-    keeper.collect("t")
-    found = vault.find("t", "finger", [(512, drafted.digest)])
-    assert found and whole(vault, found, seed=0)
-    vault.commit("t", head, draft(drafted, 100, seed=1))
-    assert vault.head("t", "s").draft == ""
 
 
 def test_rungs_are_thinned_by_what_losing_one_costs() -> None:
