@@ -3,6 +3,7 @@
 from engine.cache import BooksError, EngineFull
 from engine.checkpoint import CheckpointError
 from engine.config import ConfigError, EngineConfig, ModelConfig
+from engine.copying import Copying, Occurrences
 from engine.engine import Engine
 from engine.info import EngineInfo
 from engine.provenance import ProvenanceError, Tag
@@ -17,6 +18,7 @@ __all__ = [
     "BooksError",
     "CheckpointError",
     "ConfigError",
+    "Copying",
     "Done",
     "Engine",
     "EngineConfig",
@@ -25,6 +27,7 @@ __all__ = [
     "Event",
     "Exported",
     "ModelConfig",
+    "Occurrences",
     "Progress",
     "ProvenanceError",
     "SamplingParams",

@@ -14,6 +14,7 @@ from torch import Tensor
 from engine import info, restore, state
 from engine.cache import Cache
 from engine.config import EngineConfig
+from engine.copying import Copying
 from engine.info import EngineInfo
 from engine.model import KimiLinear
 from engine.pools import Pools
@@ -129,12 +130,18 @@ class Engine:
         sequence.logits = None
         return self._runner.read(sequence, list(ids), score)
 
-    def generate(self, seq: int, params: SamplingParams, forced: Iterable[int] = ()) -> int:
+    def generate(
+        self, seq: int, params: SamplingParams, forced: Iterable[int] = (), copying: Copying | None = None
+    ) -> int:
+        """``copying`` holds what stands in quotes to a source; outside of quotes nothing changes by a bit."""
         first = list(forced)
         self._check_ids(first)
+        if copying:
+            self._check_ids([copying.open, copying.close, *(source.largest for source in copying.sources)])
+            copying.check(first)
         if self._sequences.whole(seq).logits is None:
             raise ValueError("nothing to decode from: the sequence has read no segment to its end here")
-        return self._runner.generate(self._ready(seq, params.max_tokens), params, first)
+        return self._runner.generate(self._ready(seq, params.max_tokens), params, first, copying)
 
     def abort(self, request: int) -> None:
         """Ends a request where it stands; Done("aborted") is reported by the next step. Unknown or ended: no effect."""

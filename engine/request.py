@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from engine.copying import Copier
 from engine.sampler import SamplingParams
 
 Reason = Literal["read", "stop", "length", "aborted", "error"]
@@ -27,6 +28,7 @@ class Generate:
     sequence: int
     params: SamplingParams
     forced: list[int]
+    copier: Copier | None = None
     count: int = 0  # tokens decoded
 
 
@@ -42,7 +44,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class Token:
-    """A decoded token; or, of a scored reading, one of its ids with the probability it had."""
+    """A decoded token; or, of a scored reading, one of its ids with the probability it had.
+
+    Inside a quote that is copied, probabilities are those among the ids that were allowed.
+    """
 
     request: int
     id: int

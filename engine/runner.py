@@ -2,10 +2,13 @@
 
 from itertools import count
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from engine.batch import Work, pack
 from engine.config import EngineConfig
+from engine.copying import Copier, Copying
 from engine.model import KimiLinear, Piece
 from engine.pools import Pools
 from engine.request import Done, Event, Generate, Progress, Read, Reason, Request, Token
@@ -40,8 +43,11 @@ class Runner:
     def read(self, sequence: Sequence, ids: list[int], score: bool) -> int:
         return self._start(Read(next(self._numbers), sequence.id, ids, score))
 
-    def generate(self, sequence: Sequence, params: SamplingParams, forced: list[int]) -> int:
-        return self._start(Generate(next(self._numbers), sequence.id, params, forced))
+    def generate(
+        self, sequence: Sequence, params: SamplingParams, forced: list[int], copying: Copying | None = None
+    ) -> int:
+        copier = Copier(copying) if copying else None
+        return self._start(Generate(next(self._numbers), sequence.id, params, forced, copier))
 
     def abort(self, request: int) -> None:
         if request in self._requests:
@@ -76,9 +82,9 @@ class Runner:
         logits = sequence.logits
         assert logits is not None, f"sequence {sequence.id} decodes without logits"
         forced = request.count < len(request.forced)
-        token = request.forced[request.count] if forced else sample(logits, request.params, sequence.position)
+        wanted = request.forced[request.count] if forced else None
+        token = self._next(request, logits, sequence.position, wanted)
         request.count += 1
-        self._report(request, logits, token)
         if token in request.params.stop_ids and not forced:
             self._finish(request, "stop")
         elif request.count == request.params.max_tokens:
@@ -87,9 +93,24 @@ class Runner:
             return token
         return None
 
-    def _report(self, request: Request, logits: Tensor, token: int) -> None:
-        likeliest = int(logits.argmax()) == token
-        self._events.append(Token(request.id, token, logprob(logits, token), likeliest))
+    def _next(self, request: Generate, logits: Tensor, position: int, wanted: int | None) -> int:
+        """``wanted``, or a token sampled: of the whole vocabulary, or of what the source goes on with."""
+        copier = request.copier
+        allowed = copier.allowed() if copier else None
+        if allowed is not None:
+            logits = logits[torch.from_numpy(allowed).to(logits.device)]
+            wanted = None if wanted is None else int(np.searchsorted(allowed, wanted))
+        at = sample(logits, request.params, position) if wanted is None else wanted
+        token = at if allowed is None else int(allowed[at])
+        self._report(request, logits, at, token)
+        if copier:
+            copier.feed(token)
+        return token
+
+    def _report(self, request: Request, logits: Tensor, at: int, token: int) -> None:
+        """``token`` is the one that ``at`` of the logits belongs to."""
+        likeliest = int(logits.argmax()) == at
+        self._events.append(Token(request.id, token, logprob(logits, at), likeliest))
 
     # a forward
 
@@ -153,7 +174,7 @@ class Runner:
         following = request.ids[request.done - fed + 1 : request.done + 1]
         if following:
             for logits, token in zip(self._model.logits(hidden[: len(following)]), following, strict=True):
-                self._report(request, logits, token)
+                self._report(request, logits, token, token)
 
     # ends
 
