@@ -249,7 +249,7 @@ class ReadProgress(_message.Message):
     def __init__(self, segment_tokens_done: _Optional[int] = ..., segment_tokens_total: _Optional[int] = ..., position: _Optional[int] = ..., durable_position: _Optional[int] = ..., tokens_per_second: _Optional[float] = ..., done: _Optional[bool] = ..., head: _Optional[_Union[Head, _Mapping]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ...) -> None: ...
 
 class Sampling(_message.Message):
-    __slots__ = ("temperature", "top_p", "top_k", "seed", "max_tokens", "stop", "stop_specials", "logprobs")
+    __slots__ = ("temperature", "top_p", "top_k", "seed", "max_tokens", "stop", "stop_specials", "logprobs", "copy")
     TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
     TOP_P_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
@@ -258,6 +258,7 @@ class Sampling(_message.Message):
     STOP_FIELD_NUMBER: _ClassVar[int]
     STOP_SPECIALS_FIELD_NUMBER: _ClassVar[int]
     LOGPROBS_FIELD_NUMBER: _ClassVar[int]
+    COPY_FIELD_NUMBER: _ClassVar[int]
     temperature: float
     top_p: float
     top_k: int
@@ -266,7 +267,52 @@ class Sampling(_message.Message):
     stop: _containers.RepeatedScalarFieldContainer[str]
     stop_specials: _containers.RepeatedScalarFieldContainer[str]
     logprobs: bool
-    def __init__(self, temperature: _Optional[float] = ..., top_p: _Optional[float] = ..., top_k: _Optional[int] = ..., seed: _Optional[int] = ..., max_tokens: _Optional[int] = ..., stop: _Optional[_Iterable[str]] = ..., stop_specials: _Optional[_Iterable[str]] = ..., logprobs: _Optional[bool] = ...) -> None: ...
+    copy: Copy
+    def __init__(self, temperature: _Optional[float] = ..., top_p: _Optional[float] = ..., top_k: _Optional[int] = ..., seed: _Optional[int] = ..., max_tokens: _Optional[int] = ..., stop: _Optional[_Iterable[str]] = ..., stop_specials: _Optional[_Iterable[str]] = ..., logprobs: _Optional[bool] = ..., copy: _Optional[_Union[Copy, _Mapping]] = ...) -> None: ...
+
+class Copy(_message.Message):
+    __slots__ = ("open", "close", "session", "parts", "max_tokens", "near")
+    OPEN_FIELD_NUMBER: _ClassVar[int]
+    CLOSE_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    PARTS_FIELD_NUMBER: _ClassVar[int]
+    MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    NEAR_FIELD_NUMBER: _ClassVar[int]
+    open: str
+    close: str
+    session: bool
+    parts: _containers.RepeatedScalarFieldContainer[int]
+    max_tokens: int
+    near: _containers.RepeatedCompositeFieldContainer[Stretch]
+    def __init__(self, open: _Optional[str] = ..., close: _Optional[str] = ..., session: _Optional[bool] = ..., parts: _Optional[_Iterable[int]] = ..., max_tokens: _Optional[int] = ..., near: _Optional[_Iterable[_Union[Stretch, _Mapping]]] = ...) -> None: ...
+
+class Stretch(_message.Message):
+    __slots__ = ("prompt", "number", "start", "end", "position")
+    PROMPT_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    prompt: bool
+    number: int
+    start: int
+    end: int
+    position: int
+    def __init__(self, prompt: _Optional[bool] = ..., number: _Optional[int] = ..., start: _Optional[int] = ..., end: _Optional[int] = ..., position: _Optional[int] = ...) -> None: ...
+
+class Quote(_message.Message):
+    __slots__ = ("token_ids", "text", "occurrences", "count", "closed")
+    TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    OCCURRENCES_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    CLOSED_FIELD_NUMBER: _ClassVar[int]
+    token_ids: _containers.RepeatedScalarFieldContainer[int]
+    text: str
+    occurrences: _containers.RepeatedCompositeFieldContainer[Stretch]
+    count: int
+    closed: bool
+    def __init__(self, token_ids: _Optional[_Iterable[int]] = ..., text: _Optional[str] = ..., occurrences: _Optional[_Iterable[_Union[Stretch, _Mapping]]] = ..., count: _Optional[int] = ..., closed: _Optional[bool] = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
     __slots__ = ("session_id", "expected_digest", "prompt", "sampling", "keep", "bookmark", "forced")
@@ -287,7 +333,7 @@ class GenerateRequest(_message.Message):
     def __init__(self, session_id: _Optional[str] = ..., expected_digest: _Optional[str] = ..., prompt: _Optional[_Iterable[_Union[Part, _Mapping]]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., keep: _Optional[bool] = ..., bookmark: _Optional[str] = ..., forced: _Optional[_Iterable[_Union[Part, _Mapping]]] = ...) -> None: ...
 
 class GenerateChunk(_message.Message):
-    __slots__ = ("sequence", "text", "token_ids", "logprobs", "special", "finish_reason", "usage", "head", "durable_position")
+    __slots__ = ("sequence", "text", "token_ids", "logprobs", "special", "finish_reason", "usage", "head", "durable_position", "quotes")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
@@ -297,6 +343,7 @@ class GenerateChunk(_message.Message):
     USAGE_FIELD_NUMBER: _ClassVar[int]
     HEAD_FIELD_NUMBER: _ClassVar[int]
     DURABLE_POSITION_FIELD_NUMBER: _ClassVar[int]
+    QUOTES_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     text: str
     token_ids: _containers.RepeatedScalarFieldContainer[int]
@@ -306,7 +353,8 @@ class GenerateChunk(_message.Message):
     usage: Usage
     head: Head
     durable_position: int
-    def __init__(self, sequence: _Optional[int] = ..., text: _Optional[str] = ..., token_ids: _Optional[_Iterable[int]] = ..., logprobs: _Optional[_Iterable[float]] = ..., special: _Optional[str] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., head: _Optional[_Union[Head, _Mapping]] = ..., durable_position: _Optional[int] = ...) -> None: ...
+    quotes: _containers.RepeatedCompositeFieldContainer[Quote]
+    def __init__(self, sequence: _Optional[int] = ..., text: _Optional[str] = ..., token_ids: _Optional[_Iterable[int]] = ..., logprobs: _Optional[_Iterable[float]] = ..., special: _Optional[str] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., head: _Optional[_Union[Head, _Mapping]] = ..., durable_position: _Optional[int] = ..., quotes: _Optional[_Iterable[_Union[Quote, _Mapping]]] = ...) -> None: ...
 
 class Usage(_message.Message):
     __slots__ = ("prompt_tokens", "read_tokens", "resumed_tokens", "completion_tokens", "restore_ms", "read_ms", "decode_ms", "first_token_ms", "recomputed", "shared_tokens")
