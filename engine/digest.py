@@ -5,7 +5,7 @@ tokens or at the end of its segment, so the chain names the segmentation too; a 
 """
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 
 START = bytes(32)
@@ -17,11 +17,19 @@ def advance(digest: bytes, ids: Sequence[int]) -> bytes:
     return blake2b(digest + words.tobytes(), digest_size=32).digest()
 
 
-def feed(digest: bytes, ids: Sequence[int], grid: int) -> bytes:
-    """The digest after one piece of a segment that starts on the grid: a link per chunk."""
+def links(digest: bytes, ids: Sequence[int], grid: int) -> Iterator[tuple[int, bytes]]:
+    """(tokens fed, digest) after each chunk of a piece of a segment that starts on the grid."""
     for start in range(0, len(ids), grid):
         digest = advance(digest, ids[start : start + grid])
-    return digest
+        yield min(start + grid, len(ids)), digest
+
+
+def feed(digest: bytes, ids: Sequence[int], grid: int) -> bytes:
+    """The digest after such a piece."""
+    reached = digest
+    for _, reached in links(digest, ids, grid):  # noqa: B007
+        pass
+    return reached
 
 
 def of_segments(segments: Sequence[Sequence[int]], grid: int) -> bytes:

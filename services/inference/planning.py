@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from services import errors
 from services.inference.calls import session_id
 from services.inference.pb import inference_pb2 as pb
-from services.inference.readings import places
+from services.inference.places import places
 from services.inference.service import Service
 from services.inference.text import encode_part
 from services.vault.heads import Head, View

@@ -17,27 +17,28 @@ from dataclasses import replace
 import structlog
 
 from engine import Event, Progress
-from engine.digest import advance
+from engine.config import GRID
+from engine.digest import feed
 from services import errors
 from services.inference.driver import Driver, Stop
+from services.inference.places import doors, ended
+from services.inference.sharing import Sharing
 from services.inference.taking import Taking, Work
 from services.vault.drafts import Draft, Piece
 from services.vault.heads import Head, View
 from services.vault.manifest import Manifest
-from services.vault.sealing import Damaged
 from services.vault.vault import BaseLost, Vault
 
 log = structlog.get_logger(__name__)
 
 _PATIENCE_S = 2.0
-_SHORT = 512  # tokens
-GRID = 64
 
 
 class Readings:
     def __init__(self, driver: Driver, vault: Vault, empty: Manifest, rung_s: float, history_ms: int) -> None:
         self.driver, self.vault, self.empty = driver, vault, empty
-        self.taking = Taking(driver, vault, empty)
+        self.taking = Taking(driver, vault, empty, self.is_written)
+        self.sharing = Sharing(self.taking)
         self._rung_s, self._history_ms = rung_s, history_ms
         self._busy: set[tuple[str, str]] = set()
         self._freed = threading.Condition()
@@ -59,6 +60,9 @@ class Readings:
             with self._freed:
                 self._busy.discard(key)
                 self._freed.notify_all()
+
+    def is_written(self, tenant: str, session: str) -> bool:
+        return (tenant, session) in self._busy
 
     @contextmanager
     def writing(self, tenant: str, session: str, expected_digest: str = "", bookmark: str = "") -> Iterator[Head]:
@@ -89,51 +93,15 @@ class Readings:
     @contextmanager
     def reading(self, tenant: str, head: Head, label: str, ids: list[int], stop: Stop) -> Iterator[Work]:
         """The same, for a segment: what somebody of this tenant has read of it already is taken over."""
-        where = places(head, ids)
-        # A question is sooner computed on what is live than computed at every resume, for want of a rung behind it.
-        rungs_only = len(ids) <= _SHORT and self.driver.is_live((tenant, head.digest))
-        names = self.vault.known(tenant, self.empty.fingerprint, where)
-        known = self.vault.find(tenant, self.empty.fingerprint, where, names, rungs_only)
-        try:
-            work = self._taken_over(tenant, head, known, label, ids) if known else None
-        except Damaged as damaged:
-            log.warning("known_reading_damaged", position=known and known.position, why=str(damaged))
-            work = None
-        if work is None:
-            with self.work(tenant, head, stop) as work:
-                work.branch = self._branch(tenant, head, ids, where)
-                yield work
-            return
-        with self._closing(work):
-            work.branch = self._branch(tenant, head, ids, where)
+        known, branch = self.sharing.take_over(tenant, head, label, ids)
+        with self._closing(known) if known else self.work(tenant, head, stop) as work:
+            work.branch = branch
             yield work
 
-    def _branch(self, tenant: str, head: Head, ids: list[int], where: list[tuple[int, str]]) -> int:
-        """Where this segment leaves a reading that is known, on the grid: others may come this way too. 0: nowhere."""
-        names = self.vault.known(tenant, self.empty.fingerprint, where)
-        other = self.vault.alike(tenant, self.empty.fingerprint, where, names)
-        if other is None or other.position <= head.position:
-            return 0
-        theirs = [i for _, piece in self.vault.ids(tenant, other, since=head.position) for i in piece]
-        same = len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], zip(ids, theirs, strict=False))))
-        return same // GRID * GRID if same < len(ids) else 0
-
-    def _taken_over(self, tenant: str, head: Head, known: Manifest, label: str, ids: list[int]) -> Work:
-        segments = self.vault.at(tenant, head.view).segments if head.view.manifest else ()
-        shared = known.position - head.position
-        whole = shared == len(ids)
-        started = time.monotonic()
-        seq = 0 if whole else self.taking.load(tenant, known)
-        self.vault.metrics.shared(shared)
-        log.info("taken_over", session=head.session, tokens=shared, of=len(ids))
-        work = Work(tenant, head, known, segments, seq, [Piece(label, ids, shared)])
-        work.resumed, work.shared, work.restore_ms = known.position, shared, (time.monotonic() - started) * 1000
-        return work
-
     @contextmanager
-    def _closing(self, work: Work) -> Iterator[None]:
+    def _closing(self, work: Work) -> Iterator[Work]:
         try:
-            yield
+            yield work
         finally:
             if work.seq:
                 self.driver.close(work.seq)
@@ -236,7 +204,7 @@ class Readings:
         digest, since = (bytes.fromhex(rung.digest), rung.position) if rung else (bytes(32), 0)
         left = position - since
         for _, ids in self.vault.ids(tenant, manifest, since):
-            digest = chained(digest, ids[:left])[-1][1] if left > 0 else digest
+            digest = feed(digest, ids[: max(left, 0)], GRID)
             left -= len(ids)
         cut = manifest.cut(position, digest.hex())
         return replace(head.view, position=position, digest=digest.hex(), segments=len(cut.segments))
@@ -250,34 +218,3 @@ def expect(head: Head, digest: str) -> None:
             position=head.position,
             digest=head.digest,
         )
-
-
-def places(head: Head, ids: list[int]) -> list[tuple[int, str]]:
-    """(position, digest) where a rung of this segment may stand: after each chunk of the grid, and at its end."""
-    links = chained(bytes.fromhex(head.digest), ids)
-    return [(head.position + count, digest.hex()) for count, digest in links]
-
-
-def ended(work: Work) -> tuple[Piece, ...]:
-    """The pieces with the digest at the end of each."""
-    digest, pieces = bytes.fromhex(work.head.digest), []
-    for piece in work.pieces:
-        digest = chained(digest, piece.ids)[-1][1]
-        pieces.append(replace(piece, digest=digest.hex()))
-    return tuple(pieces)
-
-
-def doors(work: Work, pieces: tuple[Piece, ...]) -> tuple[str, ...]:
-    """The digest behind the first chunk of the first piece: where a reading like this one is noticed."""
-    if not pieces:
-        return ()
-    return (chained(bytes.fromhex(work.head.digest), pieces[0].ids[:GRID])[0][1].hex(),)
-
-
-def chained(digest: bytes, ids: list[int]) -> list[tuple[int, bytes]]:
-    """(tokens fed, rolling digest) after each chunk of a segment."""
-    links = []
-    for start in range(0, len(ids), GRID):
-        digest = advance(digest, ids[start : start + GRID])
-        links.append((min(start + GRID, len(ids)), digest))
-    return links

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import structlog
 
+from engine.config import GRID
 from engine.digest import of_segments
 from services import errors
 from services.inference.driver import Stop
-from services.inference.readings import GRID
 from services.inference.service import Service
 from services.vault import archive
 from services.vault.audit import Finding

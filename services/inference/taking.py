@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 import structlog
@@ -20,6 +20,8 @@ from services.vault.store import Lost
 from services.vault.vault import Vault
 
 log = structlog.get_logger(__name__)
+
+_WORTH_S = 0.5  # of reading behind the last rung, from which a rung at the head is stored for the next resume
 
 
 @dataclass
@@ -50,8 +52,8 @@ class Work:
 
 
 class Taking:
-    def __init__(self, driver: Driver, vault: Vault, empty: Manifest) -> None:
-        self.driver, self.vault, self.empty = driver, vault, empty
+    def __init__(self, driver: Driver, vault: Vault, empty: Manifest, is_written: Callable[[str, str], bool]) -> None:
+        self.driver, self.vault, self.empty, self._is_written = driver, vault, empty, is_written
 
     def blank(self, tenant: str, head: Head | None) -> Work:
         return Work(tenant, head or Head("", 0), self.empty, (), self.driver.call(Engine.open))
@@ -160,6 +162,8 @@ class Taking:
             self._mend(work, manifest)
         elif manifest.position == work.base.position:
             work.base = manifest
+        elif work.computing_s >= _WORTH_S and not self._is_written(work.tenant, work.head.session):
+            self._add_rung(work, manifest)
         self.driver.keep_copy((work.tenant, work.head.digest), work.seq)
         return work
 
@@ -168,12 +172,22 @@ class Taking:
         if manifest.fingerprint == self.empty.fingerprint and self.vault.repair(work.tenant, manifest, state):
             work.base = manifest
             return
-        draft = Draft(self.empty, manifest.segments, (), state, work.seconds)
+        self._store(work, Draft(self.empty, manifest.segments, (), state, work.seconds))
+
+    def _add_rung(self, work: Work, manifest: Manifest) -> None:
+        """A head without a rung, taken over from a reading that went on there: the next resume finds one."""
+        state = self.export(work.seq, len(work.base.whole_pages()) * work.base.page_tokens)
+        try:
+            self._store(work, Draft(work.base, manifest.segments, (), state, work.seconds))
+        except Damaged as damaged:
+            log.warning("rung_not_stored", session=work.head.session, why=str(damaged))
+
+    def _store(self, work: Work, draft: Draft) -> None:
         try:
             work.head, work.base = self.vault.commit(work.tenant, work.head, draft)
+            work.computing_s = 0.0
         except errors.Conflict as conflict:  # whoever moved the head meanwhile goes first
-            log.warning("repair_not_stored", session=work.head.session, why=conflict.detail)
-        work.computing_s = 0.0
+            log.warning("rung_not_stored", session=work.head.session, why=conflict.detail)
 
     def export(self, seq: int, first: int) -> State:
         """State and latents from `first` on, in one command: nothing steps between them."""

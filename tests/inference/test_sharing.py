@@ -9,6 +9,7 @@ import redis
 from services import errors
 from services.inference.client import InferenceClient, text, tokens
 from services.inference.server import InferenceServer
+from services.vault.store import block_key
 from tests.inference.conftest import BOOK, ServerProcess
 from tests.inference.helpers import ask, books_balance, forget_all, read
 
@@ -171,6 +172,57 @@ def test_rewind_to_any_token(client: InferenceClient, server: InferenceServer, c
         assert ask(fresh, "b").ids == said
     with pytest.raises(errors.InvalidInput):
         client.rewind_session("a", position=total + 1)
+
+
+def test_a_place_without_a_rung_gets_one_when_it_is_taken_up(
+    client: InferenceClient, server: InferenceServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lies behind the last rung is read again once, not at every resume."""
+    monkeypatch.setattr("services.inference.taking._WORTH_S", 0.0)
+    client.open_session("a")
+    read(client, "a", LONG)
+    client.rewind_session("a", position=77)
+    answers = []
+    for _ in range(2):
+        forget_all(server)
+        answers.append(ask(client, "a"))
+    first, second = (a.last.usage.resumed_tokens for a in answers)
+    assert first < 77 == second
+    assert answers[0].ids == answers[1].ids
+    assert read(client, "a", "And on.").position > 77
+
+
+def test_a_writer_is_not_overtaken_by_who_takes_its_session_up(
+    client: InferenceClient, server: InferenceServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Storing a rung moves the head to another manifest: not while somebody writes behind it."""
+    monkeypatch.setattr("services.inference.taking._WORTH_S", 0.0)
+    client.open_session("a")
+    read(client, "a", LONG)
+    client.rewind_session("a", position=77)
+    forget_all(server)
+    readings = server.servicer.loaded.readings  # type: ignore[union-attr]
+    with readings.writing("default", "a"):
+        before = readings.head("default", "a").view.manifest
+        assert ask(client, "a").ids
+        assert readings.head("default", "a").view.manifest == before
+
+
+@pytest.mark.parametrize("kind", ["log", "snapshot"])
+def test_a_known_reading_that_is_damaged_does_not_stop_another(
+    client: InferenceClient, server: InferenceServer, store: redis.Redis, control: Any, kind: str
+) -> None:
+    client.open_session("a")
+    read(client, "a", LONG)
+    vault = server.servicer.loaded.vault  # type: ignore[union-attr]
+    manifest = vault.manifest("default", vault.head("default", "a").view.manifest)
+    lost = [ref for ref in manifest.refs() if ref.kind == kind]
+    forget_all(server)
+    assert store.delete(*(block_key("default", ref.name) for ref in lost)) == len(lost)
+    changed = LONG[:-200] + "and now something else entirely, to the end."
+    client.open_session("b")
+    last = read(client, "b", changed)
+    assert (last.head.digest, ask(client, "b").ids) == control([changed])
 
 
 def test_what_a_rewind_left_can_be_returned_to(client: InferenceClient, server: InferenceServer) -> None:
