@@ -15,22 +15,36 @@ from services import errors
 from services.inference.calls import Call, bookmark_name, session_id
 from services.inference.decoding import Decoding
 from services.inference.pb import inference_pb2 as pb
+from services.inference.quoting import Quoting, quoting
 from services.inference.service import Service
 from services.inference.taking import Work
-from services.inference.text import encode_parts, special_id, text_bytes
+from services.inference.text import encode_part, encode_parts, special_id, text_bytes
 from services.vault.heads import Head
 
 _MAX_TOKENS = 128
 
 
 def generate(service: Service, request: pb.GenerateRequest, call: Call) -> Iterator[pb.GenerateChunk]:
-    prompt, forced = _ids(service, request.prompt), encode_parts(service.tokenizer, request.forced)
+    parts = [encode_part(service.tokenizer, part) for part in request.prompt]
+    prompt, forced = _joined(parts), encode_parts(service.tokenizer, request.forced)
     call.facts.update(session=request.session_id, tokens_in=len(prompt))
     with _head(service, request, call) as head:
         position = head.position if head else 0
         params = _sampling(service, request.sampling, len(forced), position + len(prompt))
         with service.readings.work(call.tenant, head, call.stop) as work:
-            yield from Answer(service, work, request, call, params).chunks(prompt, forced)
+            quotes = _quoting(service, request, parts, forced, work)
+            yield from Answer(service, work, request, call, params, quotes).chunks(prompt, forced)
+
+
+def _quoting(
+    service: Service, request: pb.GenerateRequest, parts: list[list[int]], forced: list[int], work: Work
+) -> Quoting | None:
+    """None: quotes are as free as the rest."""
+    if not request.sampling.HasField("copy"):
+        return None
+    found = quoting(request.sampling.copy, service.tokenizer, service.sources, request.prompt, parts, work)
+    found.check(forced)
+    return found
 
 
 @contextmanager
@@ -51,10 +65,16 @@ def _head(service: Service, request: pb.GenerateRequest, call: Call) -> Iterator
 
 class Answer:
     def __init__(
-        self, service: Service, work: Work, request: pb.GenerateRequest, call: Call, params: SamplingParams
+        self,
+        service: Service,
+        work: Work,
+        request: pb.GenerateRequest,
+        call: Call,
+        params: SamplingParams,
+        quotes: Quoting | None,
     ) -> None:
         self.service, self.work, self.call, self.params, self.request = service, work, call, params, request
-        sampling = request.sampling
+        self.quotes, sampling = quotes, request.sampling
         self.decoding = Decoding(service.tokenizer, sampling.stop, params.stop_ids, sampling.logprobs)
         self.reason = pb.FINISH_REASON_LENGTH
 
@@ -86,7 +106,9 @@ class Answer:
             first_token_ms=round(first_token_ms, 1),
             tok_s=round(told.completion_tokens / max(decoded - read_done, 1e-6), 1),
         )
-        yield self.decoding.last(self.reason, told, head_message(head), head.position)
+        last = self.decoding.last(self.reason, told, head_message(head), head.position)
+        last.quotes.extend(self.quotes.found(self.decoding.ids) if self.quotes else ())
+        yield last
 
     def _decode(self, forced: list[int]) -> Iterator[pb.GenerateChunk]:
         fork: list[int] = []
@@ -95,7 +117,7 @@ class Answer:
             """In one command: while a book is being read, every command waits for a chunk of it."""
             if not fork:  # not so when the driver had to make room and starts again
                 fork.append(engine.fork(self.work.seq))
-            return engine.generate(fork[0], self.params, forced)
+            return engine.generate(fork[0], self.params, forced, self.quotes.copying if self.quotes else None)
 
         driver = self.service.driver
         try:
@@ -127,7 +149,8 @@ class Answer:
 
 def score(service: Service, request: pb.ScoreRequest, call: Call) -> pb.ScoreReply:
     """Prompt and continuation are one segment: the first continued token needs the prompt's last logits."""
-    prompt, continuation = _ids(service, request.prompt), encode_parts(service.tokenizer, request.continuation)
+    parts = [encode_part(service.tokenizer, part) for part in request.prompt]
+    prompt, continuation = _joined(parts), encode_parts(service.tokenizer, request.continuation)
     call.facts.update(session=request.session_id, tokens_in=len(prompt) + len(continuation))
     head = service.vault.head(call.tenant, session_id(request.session_id)) if request.session_id else None
     check_room(service, (head.position if head else 0) + len(prompt) + len(continuation))
@@ -144,8 +167,8 @@ def score(service: Service, request: pb.ScoreRequest, call: Call) -> pb.ScoreRep
     )
 
 
-def _ids(service: Service, parts: object) -> list[int]:
-    ids = encode_parts(service.tokenizer, parts)  # type: ignore[arg-type]
+def _joined(parts: list[list[int]]) -> list[int]:
+    ids = [i for part in parts for i in part]
     if not ids:
         raise errors.InvalidInput("the prompt is empty: there is nothing to go on from", field="prompt")
     return ids

@@ -92,6 +92,7 @@ class Driver:
         self._stopping = False
         self._gate = threading.Lock()
         self._on_failure = on_failure
+        self.forgotten: Callable[[str], None] = lambda tenant: None  # for others who keep something of a tenant's
         self._thread = threading.Thread(target=self._run, name="engine-driver", daemon=True)
         self._thread.start()
 
@@ -168,6 +169,7 @@ class Driver:
                 _close(engine, self._live.pop(key))
 
         self.call(forget)
+        self.forgotten(tenant)
 
     def is_live(self, key: Key) -> bool:
         return key in self._live

@@ -19,6 +19,7 @@ from engine.weights import expected_inventory
 from services.inference.driver import Driver
 from services.inference.readings import Readings
 from services.inference.settings import InferenceSettings
+from services.inference.sources import Sources
 from services.inference.text import Tokenizer, load_tokenizer
 from services.vault.audit import Audit
 from services.vault.keeper import Keeper
@@ -45,6 +46,7 @@ class Service:
     keeper: Keeper
     audit: Audit
     readings: Readings
+    sources: Sources
 
     @property
     def vault(self) -> Vault:
@@ -75,6 +77,8 @@ def load_service(
     keeper = open_vault(settings.vault(), metrics, empty.page_tokens * row_bytes, _host_memory(settings.device))
     driver = Driver(engine, on_failure)
     readings = Readings(driver, keeper.vault, empty, settings.rung_s, int(settings.history_hours * 3_600_000))
+    sources = Sources(keeper.vault, tokenizer)
+    driver.forgotten = sources.forget
     audit = Audit(keeper, settings.durability)
     metrics.watch(audit.stock)
     keeper.start()
@@ -90,6 +94,7 @@ def load_service(
         keeper=keeper,
         audit=audit,
         readings=readings,
+        sources=sources,
     )
 
 
