@@ -9,7 +9,7 @@ from services.inference.client import InferenceClient, special, text, tokens
 from services.inference.pb import inference_pb2 as pb
 from services.inference.server import InferenceServer
 from tests.inference.conftest import BOOK
-from tests.inference.helpers import QUESTION, ask, books_balance, forget_all
+from tests.inference.helpers import QUESTION, ask, books_balance
 
 OTHER = "Über dem Hafen stand 月, and 🦊 slept; nobody knew of the clocks. " * 3
 HOT = {"temperature": 9.0, "max_tokens": 20, "forced": [special("quote")], "stop_specials": ["pad"]}
@@ -104,7 +104,7 @@ def test_what_was_said_in_the_session_is_no_source(client: InferenceClient) -> N
     assert [(p.number, p.start) for p in quote.occurrences] == [(5, 0)]
 
 
-def test_an_index_is_kept_over_turns_forks_and_restores_and_goes_with_its_session(
+def test_an_index_is_kept_over_turns_and_forks_and_goes_with_its_session(
     client: InferenceClient, server: InferenceServer
 ) -> None:
     service, copy = server.servicer.loaded, pb.Copy(session=True)
@@ -115,7 +115,6 @@ def test_an_index_is_kept_over_turns_forks_and_restores_and_goes_with_its_sessio
     indexes = list(kept.values())
     list(client.read("a", [special("question"), text("zzz")], segment="turn"))
     client.fork_session("a", "b")
-    forget_all(server)
     service.sources.forget("another tenant")
     quotes(client, copy, "b")
     client.rewind_session("a", position=client.describe_session("a").head.position - 2)
