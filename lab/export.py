@@ -1,5 +1,9 @@
-"""Write the model in the released checkpoint's format; cut it into pieces that travel, and join them again."""
+"""Write the model in the released checkpoint's format; cut it into pieces that travel, and join them again.
 
+The head is always written: transformers and llama.cpp tie nothing for this architecture.
+"""
+
+import json
 import sys
 from pathlib import Path
 
@@ -39,7 +43,10 @@ def expert_tensors(mlp: Experts) -> dict[str, torch.Tensor]:
 
 
 def tensors(net: Net, copy: bool = True) -> dict[str, torch.Tensor]:
+    """The parameters by their released names, without a head where it is the embedding; or views of them."""
     found = {"model.embed_tokens.weight": net.embed_tokens, "model.norm.weight": net.norm}
+    if hasattr(net, "lm_head"):
+        found["lm_head.weight"] = net.lm_head
     for i, layer in enumerate(net.layers):
         prefix = f"model.layers.{i}."
         found[prefix + "input_layernorm.weight"] = layer.input_layernorm
@@ -57,9 +64,17 @@ def tensors(net: Net, copy: bool = True) -> dict[str, torch.Tensor]:
     }
 
 
+def with_head(found: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A tied head as a tensor of its own."""
+    return {"lm_head.weight": found["model.embed_tokens.weight"].clone()} | found
+
+
 def save_model(net: Net, folder: Path) -> None:
+    """config.json and model.safetensors; the tokenizer is not the net's."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors(net), folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(with_head(tensors(net)), folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").chmod(0o644)  # safetensors makes it 600; a container reads it as another user
+    (folder / "config.json").write_text(json.dumps(net.config | {"tie_word_embeddings": False}, indent=2) + "\n")
 
 
 def split(file: Path, out: Path) -> None:

@@ -2,12 +2,8 @@
 
 import typer
 
-from services.cli import vault
+from services.cli import train, vault
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Shiori, from a shell.")
 app.add_typer(vault.app, name="vault")
-
-
-@app.callback()
-def shiori() -> None:
-    """Keeps `vault` a word of its own while it is the only one."""
+app.command()(train.train)
