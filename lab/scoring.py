@@ -1,12 +1,19 @@
-"""Exact match and F1 as SQuAD counts them, and a mean with its 95 % interval."""
+"""Exact match and F1 as SQuAD counts them; means with their 95 % intervals."""
 
 import math
 import re
 import string
 from collections import Counter
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+Z = 1.959964
+RESAMPLES = 2_000
 
 
 def plain(text: str) -> list[str]:
+    """SQuAD's normalisation: lower case, no punctuation, no articles, split at white space."""
     text = "".join(c for c in text.lower() if c not in string.punctuation)
     return re.sub(r"\b(a|an|the)\b", " ", text).split()
 
@@ -17,7 +24,7 @@ def f1(said: str, answer: str) -> float:
     return 2 * common / (len(a) + len(b)) if common else float(a == b)
 
 
-def best(score, said: str, answers: list[str]) -> float:
+def best(score: Callable[[str, str], float], said: str, answers: Sequence[str]) -> float:
     return max(score(said, a) for a in answers)
 
 
@@ -25,13 +32,38 @@ def exact(said: str, answer: str) -> float:
     return float(plain(said) == plain(answer))
 
 
-def mean(values: list[float], scale: float = 100) -> dict:
-    """Value, n and the 95 % interval of a mean (normal)."""
-    n = len(values)
-    middle = sum(values) / n
-    spread = math.sqrt(sum((v - middle) ** 2 for v in values) / max(1, n - 1) / n) * 1.96
+def holds(said: str, wanted: str) -> float:
+    """1 when the wanted words stand in what was said, in a row and as whole words."""
+    return float(f" {' '.join(plain(wanted))} " in f" {' '.join(plain(said))} ")
+
+
+def wilson(hits: float, n: int) -> tuple[float, float]:
+    """95 % score interval of a share (Wilson 1927); not empty at 0 and at 1."""
+    share, spread = hits / n, Z * Z / n
+    middle = (share + spread / 2) / (1 + spread)
+    half = Z * math.sqrt(share * (1 - share) / n + spread / (4 * n)) / (1 + spread)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def bootstrap(values: Sequence[float]) -> tuple[float, float]:
+    """95 % percentile interval of the mean, values drawn with replacement; the same for the same values."""
+    sample = np.asarray(values, float)
+    drawn = np.random.default_rng(0).integers(len(sample), size=(RESAMPLES, len(sample)))
+    low, high = np.percentile(sample[drawn].mean(axis=1), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def mean(values: Sequence[float], scale: float = 100) -> dict:
+    """Value, n and the 95 % interval: Wilson's for hits and misses, the bootstrap's for everything else.
+
+    Items are taken as independent: questions that share a text make the true interval somewhat wider.
+    """
+    if not len(values):
+        raise ValueError("a mean of no values: the measure found nothing to count")
+    n, share = len(values), set(values) <= {0.0, 1.0}
+    low, high = wilson(sum(values), n) if share else bootstrap(values)
     return {
-        "value": round(scale * middle, 2),
+        "value": round(scale * sum(values) / n, 2),
         "n": n,
-        "ci95": [round(scale * (middle - spread), 2), round(scale * (middle + spread), 2)],
+        "ci95": [round(scale * low, 2), round(scale * high, 2)],
     }

@@ -1,0 +1,111 @@
+"""Measure the shipped model through the product; see lab/README.md for what each family means.
+
+    python -m lab.eval [FAMILY...] [--n N] [--seed S] [--quick] [--squad FILE] [--out lab/results/eval.json]
+
+Without names: all families, about an hour on two cores; --quick: some minutes, wide intervals. The figures of a family
+are in the file when it ends, so a run that was broken off goes on with the names of the others.
+"""
+
+import argparse
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from lab.eval import article, bits, functions, leak, needles, squad, summaries, unanswerable
+from lab.eval.items import Missing
+from lab.eval.product import product
+from lab.eval.run import Figures, Run, merged
+from services.inference.client import InferenceClient
+
+FAMILIES = {  # measure, n, n with --quick
+    "squad": (squad.measure, 500, 100),
+    "unanswerable": (unanswerable.measure, 200, 40),
+    "article": (article.measure, 400, 60),
+    "needles": (needles.measure, 6, 1),
+    "summaries": (summaries.measure, 120, 24),
+    "functions": (functions.measure, 300, 60),
+    "bits": (bits.measure, 40, 10),
+    "leak": (leak.measure, 0, 0),
+}
+ALONE = frozenset({"leak"})  # asks no model
+
+
+class Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.2f}/s" if task.speed else "")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("families", nargs="*", metavar="FAMILY", help=f"of {', '.join(FAMILIES)}")
+    parser.add_argument("--n", type=int, help="items of each family (of needles: texts of 4,000 words)")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--squad", type=Path, metavar="FILE", help="a file of one's own in SQuAD's JSON format")
+    parser.add_argument("--out", type=Path, default=Path("lab/results/eval.json"))
+    asked = parser.parse_args()
+    if unknown := set(asked.families) - set(FAMILIES):
+        parser.error(f"no family {', '.join(sorted(unknown))}; there are {', '.join(FAMILIES)}")
+    return asked
+
+
+def main() -> int:
+    asked = arguments()
+    names = asked.families or list(FAMILIES)
+    failed = []
+    with product() as client:
+        model = client.describe()
+        for name in names:
+            try:
+                ended(asked, name, model.fingerprint[:16], measured(asked, name, client))
+            except Missing as missing:
+                failed.append(name)
+                print(f"-- {name}: not measured. {missing}", file=sys.stderr, flush=True)
+    return 1 if failed else 0
+
+
+def size(asked: argparse.Namespace, name: str) -> int:
+    _, full, quick = FAMILIES[name]
+    return asked.n or (quick if asked.quick else full)
+
+
+def measured(asked: argparse.Namespace, name: str, client: InferenceClient) -> tuple[Figures, list[str], float]:
+    began = time.monotonic()
+    with counting(name) as run:
+        run = replace(run, client=client, n=size(asked, name), seed=asked.seed, squad=asked.squad)
+        figures = FAMILIES[name][0](run)
+    return figures, run.notes, time.monotonic() - began
+
+
+@contextmanager
+def counting(name: str) -> Iterator[Run]:
+    """A run whose steps move a line with rate and time left on a terminal."""
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(name, total=None)
+        steps = {"total": lambda n: progress.update(task, total=n), "step": lambda: progress.advance(task)}
+        yield Run(None, 0, **steps)  # type: ignore[arg-type]
+
+
+def ended(asked: argparse.Namespace, name: str, model: str, result: tuple[Figures, list[str], float]) -> None:
+    figures, notes, seconds = result
+    command = f"python -m lab.eval {name} --n {size(asked, name)} --seed {asked.seed}"
+    command += f" --squad {shlex.quote(str(asked.squad))}" if asked.squad else ""
+    merged(asked.out, figures, {"command": command, "model": model} | ({"notes": notes} if notes else {}))
+    for key, value in figures.items():
+        print(f"{key:52} {value['value']:8} {value['unit']:10} {value['ci95']} n={value['n']}", flush=True)
+    for note in notes:
+        print(f"   {note}")
+    print(f"-- {name}: {seconds:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""What is measured on: the pack's `valid` rows, held-out text, articles put together again, SQuAD-format files."""
+
+import json
+import random
+import tempfile
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from lab.corpus import held_out, text_of
+from lab.pack import PACK, rows
+from services.agent.types import SourceView
+from services.ingest import parse_document
+from services.ingest.types import Chapter
+
+Row = dict
+WHOLE = 12_000  # characters from which on paragraphs of one title are taken for an article
+
+
+class Missing(Exception):
+    """Data that a measure needs is not there; the message says which and what to do."""
+
+
+def pack_file(name: str) -> Path:
+    path = PACK / f"{name}.jsonl.zst"
+    if not path.exists():
+        raise Missing(
+            f"{path} is not there. The evaluation sets are the training pack's (../shared/data), which is not part of "
+            "a clone: put it there (or name its folder in SHIORI_PACK), or measure a file of your own with "
+            "`python -m lab.eval squad --squad FILE`."
+        )
+    return path
+
+
+@lru_cache(maxsize=8)
+def valid(name: str) -> tuple[Row, ...]:
+    return tuple(row for row in rows(pack_file(name)) if row["split"] == "valid")
+
+
+def sample(items: Sequence[Row], n: int, seed: int) -> list[Row]:
+    """n of them at random (all, when there are fewer); the same for the same seed."""
+    return random.Random(seed).sample(list(items), min(n, len(items)))
+
+
+def articles(found: Sequence[Row]) -> dict[str, list[str]]:
+    """Title to paragraphs, in their order, of what is one article: not posts and reviews that share a title."""
+    ordered = sorted((r for r in found if not r["source"].endswith(("reddit", "amazon_reviews"))), key=place)
+    by_title: dict[str, dict[str, None]] = {}
+    for row in ordered:
+        by_title.setdefault(row["title"], {})[row["context"]] = None
+    return {title: list(texts) for title, texts in by_title.items() if sum(map(len, texts)) >= WHOLE}
+
+
+def place(row: Row) -> tuple[str, int]:
+    return row["title"], row.get("paragraph") or 0
+
+
+def squad_file(path: Path) -> list[Row]:
+    """Rows of a file in SQuAD's JSON format, 1.1 or 2.0; `answers` is empty where the text does not say."""
+    try:
+        data = json.loads(path.read_text())["data"]
+        return [
+            {"source": path.stem, "title": article.get("title", ""), "context": paragraph["context"], "paragraph": n}
+            | {"question": qa["question"], "answers": [a["text"] for a in qa.get("answers", ())]}
+            for article in data
+            for n, paragraph in enumerate(article["paragraphs"])
+            for qa in paragraph["qas"]
+        ]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Missing(f"{path} is not a file in SQuAD's format (data/paragraphs/qas): {error!r}") from error
+
+
+@lru_cache(maxsize=4)
+def held_texts(kind: str) -> tuple[str, ...]:
+    """The corpus' texts of a kind (wiki, docs, code, books) that training leaves out, by training's own hash."""
+    files = sorted((PACK / "corpus").glob(f"{kind}-*.jsonl.zst")) or [pack_file(f"corpus/{kind}-00")]
+    found = [(row, f"/{path.name}") for path in files for row in rows(path) if held_out(row)]
+    return tuple(sorted(text_of(row | {"part": part}) for row, part in found))
+
+
+def document(name: str, words: str) -> SourceView:
+    """A text as the product sees it after an upload as `name.txt`, in one chapter."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "document.txt"
+        path.write_text(words)
+        parsed = parse_document(path, "document.txt")
+    whole = Chapter(name, 1, (0, len(parsed.text)), (1, parsed.text.count("\n") + 1))
+    return SourceView(name, "document", name, parsed.text, parsed.blocks, [whole])

@@ -1,0 +1,104 @@
+"""Facts planted in 4,000, 16,000 and 64,000 words that training left out, read in full, then asked for.
+
+Two texts of each length: `single` holds ten unlike facts of sentences made for this measure and ten of training's own
+(lab/made.py), all at ten depths; the other one holds 32 keys of one kind (`multikey`), four people with four values
+each (`multivalue`: the share of values said), and three chains of five names (`variables`: the share of names said;
+`variable_value`: the number behind the last name). So every question has many other facts beside its own in the text.
+A hit is the wanted words within the quotes, whole. `product`: the same through services/agent.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+
+from tokenizers import Tokenizer
+
+from lab import made
+from lab.eval.article import of_product, short
+from lab.eval.asking import MODES, ask, each, session
+from lab.eval.items import document, held_texts
+from lab.eval.planted import FACTS, Asked, Task, fact, filler, multikey, multivalue, planted, singles, variables
+from lab.eval.run import Figures, Run, percent
+from lab.scoring import holds
+from lab.vocab import Vocabulary
+from services.agent import read_source
+from services.agent.model import special
+from services.agent.prompts import question_turn
+from services.agent.types import SourceView
+from services.inference.client import InferenceClient
+
+LENGTHS = {4_000: 1, 16_000: 2, 64_000: 6}  # words; of n texts, one in so many
+PRODUCT = ("single.new", "multikey")  # asked through the agent too
+TENTHS = 5  # depths are reported by fifths
+Scored = tuple[str, Asked, float]  # measure, what was asked, share of the wanted words said
+
+
+def measure(run: Run) -> Figures:
+    plans = [(words, n, kind) for words, every in LENGTHS.items() for n in range(run.n // every) for kind in (0, 1)]
+    texts = [(words, *drawn(words, kind, random.Random(f"{run.seed}/{words}/{n}/{kind}"))) for words, n, kind in plans]
+    run.total(sum(len(asked) for _, _, tasks in texts for asked in tasks.values()))
+    found: Figures = {}
+    for words in LENGTHS:
+        told = [one for size, text, tasks in texts if size == words for one in over(run, text, tasks)]
+        found |= figures(f"needles.{words // 1000}k", told) if told else {}
+        run.notes.extend([] if told else [f"needles: no text of {words} words with n = {run.n}"])
+    return found
+
+
+def drawn(words: int, kind: int, pick: random.Random) -> tuple[str, dict[str, list[Asked]]]:
+    text = filler(held_texts("wiki"), words, pick)
+    return planted(text, facts_of_training_and_new(pick) if kind == 0 else many(pick), pick)
+
+
+def facts_of_training_and_new(pick: random.Random) -> dict[str, Task]:
+    vocab = Vocabulary(Tokenizer.from_file("lab/model/tokenizer.json"))
+    trained: dict[str, tuple[str, str, str]] = {}
+    while len(trained) < len(FACTS):
+        one = made.fact(pick, vocab)
+        trained.setdefault(one[1], one)
+    new = [fact(number, pick) for number in range(len(FACTS))]
+    return {"single.new": singles(new, pick), "single.trained": singles(list(trained.values()), pick)}
+
+
+def many(pick: random.Random) -> dict[str, Task]:
+    which, value = variables(pick)
+    tasks = {"multikey": multikey(pick), "multivalue": multivalue(pick), "variables": which}
+    return tasks | {"variable_value": value}
+
+
+def over(run: Run, text: str, tasks: dict[str, list[Asked]]) -> list[Scored]:
+    """Reads the text once and asks everything about it."""
+    view = document("planted", text)
+    with session(run.client) as name:
+        read_source(run.client, view, name)
+        read = replace(view, engine_session=name)
+        asked = [(task, one) for task, ones in tasks.items() for one in ones]
+        told = each(lambda pair: looks(run.client, read, *pair), asked, run.step)
+    return [one for found in told for one in found]
+
+
+def looks(client: InferenceClient, view: SourceView, task: str, asked: Asked) -> list[Scored]:
+    found: list[Scored] = []
+    for mode in MODES:
+        prompt = [*question_turn(asked.question, []), special("answer")]
+        said = ask(client, view.engine_session or "", prompt, mode)
+        found.append((f"{task}.{mode}", asked, share(" ; ".join(said.quotes), asked.wanted)))
+    if task in PRODUCT:
+        told = of_product(client, view, asked.question)
+        found.append((f"{task}.product", asked, share(short(told) or "", asked.wanted)))
+    return found
+
+
+def share(said: str, wanted: Sequence[str]) -> float:
+    return sum(holds(said, one) for one in wanted) / len(wanted)
+
+
+def figures(name: str, told: Sequence[Scored]) -> Figures:
+    out: Figures = {}
+    for measured in dict.fromkeys(one for one, _, _ in told):
+        hits = [(asked.depth, hit) for one, asked, hit in told if one == measured]
+        out[f"{name}.{measured}"] = percent([hit for _, hit in hits])
+        if measured.startswith("single"):
+            by = {fifth: [h for depth, h in hits if min(4, depth * TENTHS // 100) == fifth] for fifth in range(TENTHS)}
+            out |= {f"{name}.{measured}.depth_{20 * f}-{20 * f + 20}": percent(h) for f, h in by.items() if h}
+    return out
