@@ -1,7 +1,8 @@
 """A question's turn: retrieval points, the model says, the text has the last word.
 
 1. The first look: the question, and nothing else, is put to the session, which has read the whole source. The model
-   answers with a literal span or with none: greedy. Nothing stands before this that could come later.
+   answers with a literal span, which the engine holds it to, or with none: greedy. Nothing stands before this that
+   could come later.
 2. What it says is told word by word as a draft; what is checked comes after it.
 3. What it says counts as far as the sentence around it has the question's words. When that is little, BM25 finds the
    passages nearest to the question, and the model is asked a second time, and the last, from these alone; the better
@@ -11,7 +12,6 @@
 5. The session keeps question and answer as one segment. A cancelled turn leaves it as it was.
 """
 
-import re
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -20,14 +20,16 @@ from functools import cached_property
 
 from services import errors
 from services.agent import repo
+from services.agent.copied import Quotable, Shown, in_prompt, in_session, numbers
+from services.agent.locating import in_sources, whole_words
 from services.agent.model import Model, Said, say, special
 from services.agent.prompts import question_turn, remembered
-from services.agent.quotes import locate, quote, sentence_around
+from services.agent.quotes import quote, sentence_around
 from services.agent.reading import open_session, renew
 from services.agent.retrieve import retrieve
 from services.agent.support import support
 from services.agent.types import Answer, Emit, Hit, Origin, Quote, SourceView, silent
-from services.inference.pb.inference_pb2 import Part
+from services.inference.pb.inference_pb2 import Copy, Part
 
 NOT_ANSWERED = "The text does not answer this."
 ANSWER_TOKENS = 48
@@ -35,8 +37,6 @@ PASSAGES = 3
 PASSAGE_BUDGET = 2_400  # characters of all passages, about 600 tokens
 SURE = 0.5  # support from which no second look is taken
 LEAST = 0.25  # support below which nothing counts; on the sample's facts wrong spans have 0 to 0.3, right ones 0.26 up
-WORD_BEFORE, WORD_AFTER = re.compile(r"[^\W_][\w’'-]*$"), re.compile(r"[\w’'-]*[^\W_]")
-RANKS = ("exact", "normalised", "fuzzy", "none")
 
 
 @dataclass
@@ -57,7 +57,7 @@ class Turn:
         """Passages nearest to the question; looked for when they are first needed, behind the first look."""
         return shown(retrieve(self.views, self.question, PASSAGES))
 
-    def look(self, prompt: Sequence[Part], origin: Origin) -> Said:
+    def look(self, prompt: Sequence[Part], origin: Origin, copy: Copy | None) -> Said:
         """Asks the reading, or the model with the prompt alone; tells what it says while it says it."""
         pieces, look = 0, len(self.calls) + 1
 
@@ -67,7 +67,7 @@ class Turn:
             pieces += 1
 
         session_id = self.session_id if origin == "read" else ""
-        self.calls.append(say(self.model, session_id, [*prompt, special("answer")], ANSWER_TOKENS, draft))
+        self.calls.append(say(self.model, session_id, [*prompt, special("answer")], ANSWER_TOKENS, copy, draft))
         if origin == "read":
             self.tell_restored(self.calls[-1])
         return self.calls[-1]
@@ -101,10 +101,11 @@ def from_text(turn: Turn) -> tuple[Answer, list[str]]:
     """The answer, and the words of it that the session keeps."""
     looks = []
     if turn.origin == "read":
-        looks.append(said_by(turn, question_turn(turn.question, []), "read"))
+        looks.append(said_by(turn, question_turn(turn.question, []), "read", in_session(turn.views)))
     if not looks or looks[0].support < SURE:
-        passages = [hit.block.text for hit in turn.hits]
-        looks.append(said_by(turn, question_turn(turn.question, passages), "retrieved"))
+        prompt = question_turn(turn.question, [hit.block.text for hit in turn.hits])
+        passages = [Shown(named(turn, hit.source_id), hit.block.char) for hit in turn.hits]
+        looks.append(said_by(turn, prompt, "retrieved", in_prompt(prompt, passages)))
     best = max(looks, key=lambda look: look.support)
     if best.support < LEAST:
         return unanswered(turn), []
@@ -121,14 +122,15 @@ class Spoken:
     origin: Origin
 
 
-def said_by(turn: Turn, prompt: Sequence[Part], origin: Origin) -> Spoken:
-    found = [(supported(turn, q), q) for q in located(turn, turn.look(prompt, origin))]
+def said_by(turn: Turn, prompt: Sequence[Part], origin: Origin, quotable: Quotable) -> Spoken:
+    said = turn.look(prompt, origin, quotable.copy())
+    found = [(supported(turn, q), q) for q in located(turn, said, quotable)]
     best = max((share for share, _ in found), default=0.0)
     return Spoken([q for share, q in found if share >= LEAST], best, origin)
 
 
 def supported(turn: Turn, q: Quote) -> float:
-    view = view_of(turn, q)
+    view = named(turn, q.source_id)
     a, b = sentence_around(view, q.char or (0, 0))
     return support(turn.question, view.text[a:b], turn.views)
 
@@ -144,35 +146,21 @@ def shown(hits: Sequence[Hit]) -> list[Hit]:
     return out
 
 
-def located(turn: Turn, said: Said) -> list[Quote]:
-    found = [where(turn, words) for words in said.quotes[:PASSAGES]]
-    return [whole_words(view_of(turn, q), q) for q in found if q.match != "none"]
+def located(turn: Turn, said: Said, quotable: Quotable) -> list[Quote]:
+    if not said.quotes:
+        return []
+    found = in_sources(said, quotable, turn.views, turn.hits)[:PASSAGES]
+    return [whole_words(named(turn, q.source_id), q) for q in found if q.match != "none"]
 
 
-def whole_words(view: SourceView, q: Quote) -> Quote:
-    """`thirty` of `thirty-one` is nobody's answer: a span ends where words end, hyphens included."""
-    a, b = q.char or (0, 0)
-    left, right = WORD_BEFORE.search(view.text[max(0, a - 40) : a]), WORD_AFTER.match(view.text[b : b + 40])
-    a, b = a - (len(left[0]) if left else 0), b + (len(right[0]) if right else 0)
-    return q if (a, b) == q.char else quote(view, (a, b), q.match)
-
-
-def where(turn: Turn, words: str) -> Quote:
-    """In the source where it is found best; among equals, in the source of the best passage."""
-    order = [hit.source_id for hit in turn.hits]
-    views = sorted(turn.views, key=lambda v: order.index(v.id) if v.id in order else len(order))
-    quotes = [locate(words, v, [h.block.char for h in turn.hits if h.source_id == v.id]) for v in views]
-    return min(quotes, key=lambda q: RANKS.index(q.match))
-
-
-def view_of(turn: Turn, q: Quote) -> SourceView:
-    return next(view for view in turn.views if view.id == q.source_id)
+def named(turn: Turn, source_id: str) -> SourceView:
+    return next(view for view in turn.views if view.id == source_id)
 
 
 def kept_words(turn: Turn, q: Quote) -> str:
     """The source's letters with the one space before them: the very tokens that were read."""
     start = q.char[0] if q.char else 0
-    text = view_of(turn, q).text
+    text = named(turn, q.source_id).text
     return f" {q.text}" if start and text[start - 1] == " " else q.text
 
 
@@ -180,7 +168,7 @@ def composed(turn: Turn, found: Sequence[Quote]) -> Answer:
     """`words — “sentence”` for each; the citation is the sentence and its span points at it in the answer."""
     text, quotes = "", []
     for words in found:
-        view = view_of(turn, words)
+        view = named(turn, words.source_id)
         sentence = quote(view, sentence_around(view, words.char or (0, 0)), words.match)
         lead = "" if len(words.text) >= 0.8 * len(sentence.text) else f"{words.text} — "
         text += ("\n" if text else "") + lead + "“"
@@ -212,7 +200,7 @@ def find(turn: Turn) -> tuple[Answer, list[str]]:
 def pointed_at(
     turn: Turn, prompt: Sequence[Part], candidates: Sequence[repo.Candidate], origin: Origin
 ) -> repo.Candidate | None:
-    return repo.chosen(turn.look(prompt, origin).quotes, candidates)
+    return repo.chosen(turn.look(prompt, origin, Copy(parts=numbers(prompt))).quotes, candidates)
 
 
 def tell(result: Answer, emit: Emit) -> None:

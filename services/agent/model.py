@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from services.inference.pb.inference_pb2 import Part
+from services.inference.pb.inference_pb2 import Copy, Part, Stretch
 
 
 class Model(Protocol):
@@ -33,11 +33,23 @@ def special(name: str) -> Part:
     return Part(special=name)
 
 
+@dataclass(frozen=True)
+class Places:
+    """Where a quote stands, nearest to the evidence first; `count` of all places, of which these are the first."""
+
+    stretches: Sequence[Stretch] = ()
+    count: int = 0
+
+
 @dataclass
 class Said:
-    """One generation, taken apart: the stretches between `<|quote|>` and `<|/quote|>`, or none."""
+    """One generation, taken apart: the stretches between `<|quote|>` and `<|/quote|>`, or none.
+
+    `places` has one for each of the quotes; an empty one when nothing held the quote to a source.
+    """
 
     quotes: list[str] = field(default_factory=list)
+    places: list[Places] = field(default_factory=list)
     none: bool = False
     usage: dict[str, int] = field(default_factory=dict)
     timing: dict[str, float] = field(default_factory=dict)
@@ -55,18 +67,24 @@ def unheard(words: str) -> None:
 
 
 def say(
-    model: Model, session_id: str, prompt: Sequence[Part], max_tokens: int, heard: Callable[[str], None] = unheard
+    model: Model,
+    session_id: str,
+    prompt: Sequence[Part],
+    max_tokens: int,
+    copy: Copy | None = None,
+    heard: Callable[[str], None] = unheard,
 ) -> Said:
     """What the model says to the prompt, most likely first; the session stays as it is.
 
-    `session_id` "": said from the prompt alone. `heard` is told each piece at once, quotation marks included.
+    `session_id` "": said from the prompt alone. `copy` holds quotes to a source. `heard` is told each piece at once,
+    quotation marks included.
     """
-    with closing(model.generate(session_id, list(prompt), temperature=0.0, max_tokens=max_tokens)) as stream:
+    with closing(model.generate(session_id, list(prompt), temperature=0.0, max_tokens=max_tokens, copy=copy)) as stream:
         return listen(stream, heard)
 
 
 def listen(chunks: Iterable[Any], heard: Callable[[str], None] = unheard) -> Said:
-    said, words, inside = Said(), list[str](), False
+    said, words, inside, places = Said(), list[str](), False, list[Places]()
     for chunk in chunks:
         if piece := MARKS.get(chunk.special, chunk.text):
             heard(piece)
@@ -78,7 +96,10 @@ def listen(chunks: Iterable[Any], heard: Callable[[str], None] = unheard) -> Sai
         said.none |= chunk.special == "none"
         if chunk.finish_reason:
             measured(said, chunk.usage)
-    said.quotes = [w for w in words if w.strip()]
+            places = [Places(quote.occurrences, quote.count) for quote in chunk.quotes]
+    places += [Places()] * (len(words) - len(places))
+    told = [(w, place) for w, place in zip(words, places, strict=True) if w.strip()]
+    said.quotes, said.places = [w for w, _ in told], [place for _, place in told]
     return said
 
 

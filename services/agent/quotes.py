@@ -1,26 +1,21 @@
 """What the model said, found in the source; the quote that leaves is always the source's own letters.
 
-Tried in this order: the very characters; the same after folding (fold.py); the best alignment, if it is good enough.
-What none of them finds becomes a quote with match "none": it has no text and is not shown as a quote.
+The engine says where a quote stands (copied.py). Where it does not, or says only of some places, the very characters
+are looked for, then the same after folding (fold.py). What is not found becomes a quote with match "none": it has no
+text and is not shown as a quote.
 """
 
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import lru_cache
-
-from rapidfuzz import fuzz
 
 from services.agent.fold import Folded, fold
 from services.agent.sentences import sentences
 from services.agent.types import Match, Quote, SourceView
 from services.ingest.types import Span
 
-FUZZY_SCORE = 88.0  # of 100, normalised indel similarity of the aligned stretch; below, two sentences merely resemble
-FUZZY_CHARS = 12  # shorter words align with anything
 UNBOUNDED_CHARS = 20  # a quote cut inside a word (the token limit) still counts when it is this long
-FUZZY_BLOCKS = 60  # blocks that share most words with the quote, when the evidence does not hold it
 LONGEST_SENTENCE = 600
 WORD = re.compile(r"\w+")
 
@@ -34,10 +29,7 @@ def locate(said: str, view: SourceView, near: Sequence[Span] = ()) -> Quote:
     if exact:
         return quote(view, nearest(exact, near), "exact")
     folded = [s for p in near[:1] for s in folded_occurrences(words, view, p)] or folded_occurrences(words, view)
-    if folded:
-        return quote(view, nearest(folded, near), "normalised")
-    aligned = align(words, view, near)
-    return quote(view, aligned, "fuzzy") if aligned else nowhere(view)
+    return quote(view, nearest(folded, near), "normalised") if folded else nowhere(view)
 
 
 def nowhere(view: SourceView) -> Quote:
@@ -114,44 +106,6 @@ def gap(one: Span, other: Span) -> int:
     return max(0, one[0] - other[1], other[0] - one[1])
 
 
-def align(words: str, view: SourceView, near: Sequence[Span]) -> Span | None:
-    """The stretch most like the words. Numbers must agree: a near miss may not turn one year into another."""
-    wanted = fold(words).text.strip()
-    if len(wanted) < FUZZY_CHARS:
-        return None
-    best = best_aligned(wanted, view.text, near) or best_aligned(wanted, view.text, likely_blocks(wanted, view))
-    return best[1] if best else None
-
-
-def best_aligned(wanted: str, text: str, passages: Sequence[Span]) -> tuple[float, Span] | None:
-    found = [f for passage in passages if (f := align_in(wanted, text, passage))]
-    return max(found, key=lambda f: f[0], default=None)
-
-
-def align_in(wanted: str, text: str, passage: Span) -> tuple[float, Span] | None:
-    folded = fold(text[passage[0] : passage[1]])
-    if len(folded.text) < len(wanted):
-        return None
-    found = fuzz.partial_ratio_alignment(wanted, folded.text, score_cutoff=FUZZY_SCORE)
-    if not found or found.dest_end <= found.dest_start:
-        return None
-    a, b = folded.span(found.dest_start, found.dest_end)
-    span = trimmed(text, whole_words(text, (a + passage[0], b + passage[0])))
-    return (found.score, span) if same_numbers(wanted, text[span[0] : span[1]]) else None
-
-
-def same_numbers(one: str, other: str) -> bool:
-    return re.findall(r"\d+", one) == re.findall(r"\d+", other)
-
-
-def likely_blocks(wanted: str, view: SourceView) -> list[Span]:
-    """Blocks that share most words with the quote, each with the next one: a quote may cross the gap."""
-    vocabulary = set(WORD.findall(wanted))
-    shared = [(len(vocabulary & set(WORD.findall(b.text.casefold()))), -n) for n, b in enumerate(view.blocks)]
-    best = [-n for count, n in sorted(shared, reverse=True)[:FUZZY_BLOCKS] if 2 * count >= len(vocabulary)]
-    return [(view.blocks[n].char[0], view.blocks[min(n + 1, len(view.blocks) - 1)].char[1]) for n in best]
-
-
 def whole_words(text: str, span: Span) -> Span:
     a, b = span
     while a > 0 and text[a - 1].isalnum() and text[a].isalnum():
@@ -181,7 +135,3 @@ def sentence_around(view: SourceView, char: Span) -> Span:
         return a, b
     room = max(0, LONGEST_SENTENCE - (char[1] - char[0])) // 2
     return trimmed(view.text, whole_words(view.text, (max(a, char[0] - room), min(b, char[1] + room))))
-
-
-def placed(quotes: Sequence[Quote], spans: Sequence[Span]) -> list[Quote]:
-    return [replace(q, span=span) for q, span in zip(quotes, spans, strict=True)]

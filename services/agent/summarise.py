@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from services.agent.central import central
-from services.agent.model import Model, Said, say
+from services.agent.copied import Quotable, Shown, in_prompt, in_session
+from services.agent.model import Model, Places, Said, say
 from services.agent.posing import forked
 from services.agent.prompts import summary_turn
-from services.agent.quotes import locate, quote, sentence_around
+from services.agent.quotes import locate, quote, sentence_around, trimmed
 from services.agent.reading import bookmark_at
 from services.agent.sentences import sentences
 from services.agent.types import Quote, SourceView, Summary
@@ -39,21 +40,32 @@ def from_model(model: Model, view: SourceView, entry: Chapter, chapter: int) -> 
     """What the model chose: from the reading as it stood at the chapter's end; if that is little, from the chapter."""
     bookmark = bookmark_at(view, entry.char[1])
     if view.engine_session and bookmark:
+        read = in_session([view])
         with forked(model, view.engine_session, f"summary-{chapter}", bookmark) as fork:
-            spans = located(say(model, fork, summary_turn(), SUMMARY_TOKENS), view, entry)
-        yield spans
+            said = say(model, fork, summary_turn(), SUMMARY_TOKENS, read.copy([(view, entry.char)]))
+        yield (spans := located(said, view, entry, read))
         if len(spans) >= LEAST:
             return
     a, b = entry.char
-    passage = view.text[a : min(b, a + SCRATCH_CHARS)]
-    yield located(say(model, "", summary_turn(passage), SUMMARY_TOKENS), view, entry)
+    passage = a, min(b, a + SCRATCH_CHARS)
+    prompt = summary_turn(view.text[slice(*passage)])
+    shown = in_prompt(prompt, [Shown(view, passage)])
+    yield located(say(model, "", prompt, SUMMARY_TOKENS, shown.copy()), view, entry, shown)
 
 
-def located(said: Said, view: SourceView, entry: Chapter) -> list[Span]:
+def located(said: Said, view: SourceView, entry: Chapter, quotable: Quotable) -> list[Span]:
     """Whole sentences of this chapter, in its order, each once."""
-    found = [locate(words, view, [entry.char]) for words in said.quotes]
-    spans = {sentence_around(view, q.char) for q in found if q.char and within(q.char, entry.char)}
+    pairs = zip(said.quotes, said.places, strict=True)
+    found = [where(words, places, view, entry, quotable) for words, places in pairs]
+    spans = {sentence_around(view, char) for char in found if char}
     return sorted(span for span in spans if within(span, entry.char))
+
+
+def where(words: str, places: Places, view: SourceView, entry: Chapter, quotable: Quotable) -> Span | None:
+    """In the chapter: the engine tells first of what is nearest to it."""
+    spans = [trimmed(view.text, span) for _, span in quotable.spans(words, places)]
+    char = spans[0] if spans else locate(words, view, [entry.char]).char
+    return char if char and within(char, entry.char) else None
 
 
 def within(inner: Span, outer: Span) -> bool:

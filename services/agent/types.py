@@ -8,7 +8,7 @@ from typing import Any, Literal
 from services.ingest.types import Block, Chapter, File, Span, Symbol
 
 Emit = Callable[[str, dict[str, Any]], None]  # (event, data)
-Match = Literal["exact", "normalised", "fuzzy", "none"]
+Match = Literal["exact", "normalised", "none"]
 Origin = Literal["read", "retrieved"]
 
 

@@ -86,11 +86,8 @@ def test_normalised(said, source):
     assert (quote.match, quote.text) == ("normalised", source)
 
 
-def test_a_near_miss_is_aligned():
-    quote = locate("The key for the lamp room hung on a seventh hook", VIEW)
-    assert quote.match == "fuzzy"
-    assert "seventh hook" in quote.text
-    assert same_letters(quote)
+def test_a_near_miss_is_no_quote():
+    assert locate("The key for the lamp room hung on a seventh hook", VIEW).match == "none"
 
 
 def test_a_near_miss_may_not_change_a_number():

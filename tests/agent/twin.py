@@ -1,22 +1,24 @@
 """An in-memory twin of services.inference.client.InferenceClient, and views made from strings.
 
 The twin keeps what each session has read as text with specials shown, and answers from a script: a function from the
-whole context to pieces, where "<|quote|>" and its kind are specials and everything else is text.
+whole context to pieces, where "<|quote|>" and its kind are specials and everything else is text. It does not hold the
+script's quotes to the source, but tells where they stand, as the engine does.
 """
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise, takewhile
 from types import SimpleNamespace as Reply
 
 from services import errors
 from services.agent.types import SourceView
-from services.inference.pb.inference_pb2 import Part
+from services.inference.pb.inference_pb2 import Copy, Part, Stretch
 from services.ingest.types import Block, Chapter, File, Symbol
 
 Script = Callable[[str], list[str]]
+Source = tuple[bool, int, str]  # of the prompt or of the session, which part or segment, its text
 
 
 def shown(parts: Iterable[Part]) -> str:
@@ -120,12 +122,14 @@ class Twin:
                  **sampling: object) -> Iterator[Reply]:  # fmt: skip
         asked, opening = shown(prompt), shown(forced)
         self.generated.append((session_id, asked + opening))
-        before = "".join(self.named(session_id).segments) if session_id else ""
+        segments = self.named(session_id).segments if session_id else []
+        before = "".join(segments)
         if session_id:
             self.named(session_id).made_by = "twin"  # as the engine does with a reading that it took up
-        return self.say(self.script(before + asked + opening), restore_ms=1.5 if session_id else 0.0)
+        sources = sources_of(sampling.get("copy"), segments, list(prompt))
+        return self.say(self.script(before + asked + opening), 1.5 if session_id else 0.0, sources)
 
-    def say(self, pieces: list[str], restore_ms: float = 0.0) -> Iterator[Reply]:
+    def say(self, pieces: list[str], restore_ms: float = 0.0, sources: Sequence[Source] = ()) -> Iterator[Reply]:
         import math
 
         for piece in pieces:
@@ -133,7 +137,27 @@ class Twin:
             yield Reply(text="" if name else piece, special=name[1] if name else "", finish_reason=0,
                         token_ids=[1], logprobs=[math.log(self.probability)])  # fmt: skip
         usage = usage_of(len(pieces), restore_ms)
-        yield Reply(text="", special="", finish_reason=1, token_ids=[], logprobs=[], usage=usage)
+        quotes = [stands(words, sources) for before, words in pairwise(pieces) if before == "<|quote|>"]
+        yield Reply(text="", special="", finish_reason=1, token_ids=[], logprobs=[], usage=usage, quotes=quotes)
+
+
+def sources_of(copy: object, segments: Sequence[str], prompt: Sequence[Part]) -> list[Source]:
+    """What a request lets be quoted: what the session has read but for its turns, then parts of the prompt."""
+    if not isinstance(copy, Copy):
+        return []
+    plain = [re.sub(r"<\|.*?\|>", "", words) for words in segments]
+    read = [(False, n, plain[n]) for n, words in enumerate(segments) if not re.match(r"<\|(question|find)\|>", words)]
+    return [*(read if copy.session else []), *((True, n, prompt[n].text) for n in copy.parts)]
+
+
+def stands(words: str, sources: Sequence[Source]) -> Reply:
+    """A quote as the engine tells it: every place."""
+    found = [
+        Stretch(prompt=prompt, number=number, start=match.start(), end=match.start() + len(words))
+        for prompt, number, plain in sources
+        for match in re.finditer(f"(?={re.escape(words)})", plain)
+    ]
+    return Reply(occurrences=found, count=len(found))
 
 
 def usage_of(completion: int, restore_ms: float = 0.0) -> Reply:
