@@ -108,7 +108,7 @@ def stages(bench: Bench, session: str) -> dict[str, Any]:
     page, plain = manifest.pages[0], memoryview(bytearray(MAX_VALUE))
     sealed = memoryview(connect(bench.url).get(block_key(TENANT, page.name)))  # type: ignore[arg-type]
     decrypt = timed(lambda: [opened(key, page, sealed, plain) for _ in refs])
-    checked = timed(lambda: [None for _ in vault.store.fetch(TENANT, key, refs)])
+    checked = timed(lambda: [None for _ in vault.store.blocks.fetch(TENANT, key, refs)])
     copied = copies(bench.driver, manifest)
     vault.store.close()
     gb = sum(ref.size for ref in refs) / 1e9

@@ -63,8 +63,8 @@ class Operator(inference_pb2_grpc.VaultServicer):
 
     @rpc
     def History(self, request: pb.VaultSessionRequest, call: Call) -> pb.VaultHistoryReply:
-        heads, name = self.service.vault.heads, session_id(request.session_id)
-        heads.get(call.tenant, name)  # an unknown session is told as one
+        vault, name = self.service.vault, session_id(request.session_id)
+        vault.heads.get(call.tenant, name)  # an unknown session is told as one
         entries = [
             pb.VaultHistoryEntry(
                 head=pb.Head(position=past.view.position, digest=past.view.digest),
@@ -72,7 +72,7 @@ class Operator(inference_pb2_grpc.VaultServicer):
                 reason=past.reason,
                 until_ms=past.until_ms,
             )
-            for past in heads.history(call.tenant, name)
+            for past in vault.bookmarks.history(call.tenant, name)
         ]
         return pb.VaultHistoryReply(entries=entries)
 

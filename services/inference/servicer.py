@@ -16,7 +16,7 @@ from services.inference.planning import plan
 from services.inference.service import Service
 from services.inference.taking import Work
 from services.inference.text import Detokenizer, encode_part, encode_parts
-from services.vault.heads import Head, Mark, View
+from services.vault.views import Head, Mark, View
 
 _PROGRESS_EVERY_S = 0.1
 
@@ -115,7 +115,7 @@ class Servicer(inference_pb2_grpc.InferenceServicer):
         if to == "position":
             return service.readings.view_at(call.tenant, head, request.position)
         if to == "digest":
-            past = service.vault.heads.history(call.tenant, name)
+            past = service.vault.bookmarks.history(call.tenant, name)
             found = [p.view for p in past if p.view.digest == request.digest]
         else:
             found = [m.view for m in service.vault.marks(call.tenant, name) if m.name == request.bookmark]
@@ -136,7 +136,7 @@ class Servicer(inference_pb2_grpc.InferenceServicer):
     def BookmarkSession(self, request: pb.BookmarkSessionRequest, call: Call) -> pb.Bookmark:
         if not bookmark_name(request.name):
             raise errors.InvalidInput("a bookmark needs a name", field="name")
-        return _bookmark(self.service.vault.heads.mark(call.tenant, session_id(request.session_id), request.name))
+        return _bookmark(self.service.vault.bookmarks.put(call.tenant, session_id(request.session_id), request.name))
 
     def _session(self, call: Call, head: Head) -> pb.Session:
         call.facts["session"] = head.session

@@ -22,11 +22,11 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from services import errors
-from services.vault.heads import Mark
 from services.vault.keys import MasterKey, TenantKey, derived
 from services.vault.manifest import Layout, Manifest, Rung, Segment
 from services.vault.sealing import MAX_VALUE, Block, Ref, sealed
 from services.vault.vault import Vault
+from services.vault.views import Mark
 
 _MAGIC = b"SHIORI2\n"
 _HEADER = len(_MAGIC) + 4 + 16
@@ -55,7 +55,7 @@ def export(vault: Vault, tenant: str, manifest: Manifest, marks: Iterable[Mark])
     frames = _Frames(master, salt)
     yield _MAGIC + master.id + salt
     yield frames.sealed(json.dumps(_table(manifest, marks), separators=(",", ":")).encode())
-    for _, payload in vault.store.fetch(tenant, vault.keys.of(tenant), manifest.refs()):
+    for _, payload in vault.store.blocks.fetch(tenant, vault.keys.of(tenant), manifest.refs()):
         yield frames.sealed(payload)
     yield frames.sealed(b"")
 

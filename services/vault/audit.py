@@ -10,8 +10,8 @@ import structlog
 from services.vault.keeper import Keeper
 from services.vault.manifest import Manifest
 from services.vault.metrics import Stock
-from services.vault.sealing import MAX_VALUE, Damaged, Ref, open_manifest, opened
-from services.vault.store import block_key, cold_key, manifest_key
+from services.vault.names import block_key, cold_key, manifest_key
+from services.vault.sealing import Damaged, Ref, open_manifest, opened
 from services.vault.sweep import roots_of
 
 log = structlog.get_logger(__name__)
@@ -134,7 +134,7 @@ class Audit:
     def _verify(self, tenant: str, session: str, seen: set[str]) -> Iterator[Finding]:
         try:
             self._vault.heads.get(tenant, session)
-            self._vault.heads.marks(tenant, session)
+            self._vault.bookmarks.all(tenant, session)
         except Damaged as damaged:
             yield Finding(session, "head", tier="redis", what=damaged.what)
         manifests = list(self._manifests(tenant, session, seen))
@@ -166,7 +166,7 @@ class Audit:
                 yield Finding(session, "manifest", name, "redis", "missing")
 
     def _block(self, tenant: str, session: str, ref: Ref) -> Iterator[Finding]:
-        key, plain = self._vault.keys.of(tenant), memoryview(bytearray(MAX_VALUE))
+        key, plain = self._vault.keys.of(tenant), memoryview(bytearray(ref.payload_bytes))
         copies = self._copies(tenant, "blk", ref.name, block_key(tenant, ref.name))
         for tier, data in copies.items():
             if data is None:

@@ -2,23 +2,26 @@
 
 import errno
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
+import structlog
 from obstore.exceptions import BaseError
 
 from services.errors import InvalidInput, Unavailable
 from services.vault.bucket import Bucket
 from services.vault.folder import Folder
 
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
 Data = bytes | bytearray | memoryview
 
 KEY = re.compile(r"[A-Za-z0-9_.:@-]+(/[A-Za-z0-9_.:@-]+)*")
-HINT = re.compile(
-    r"<Code>(\w{1,40})</Code>|\bkind: (\w{1,20})"
-)  # of a server's or a transport's error, without secrets
+# of a server's or a transport's error, without secrets
+HINT = re.compile(r"<Code>(\w{1,40})</Code>|\bkind: (\w{1,20})")
 
 
 class ColdUnavailable(Unavailable):
@@ -84,6 +87,19 @@ class Cold:
             yield
         except (OSError, BaseError) as error:  # its own text may show a request with its signature
             raise ColdUnavailable(f"the cold tier {self._url} cannot {what}: {_cause(error)}") from None
+
+
+def asked(cold: Cold | None, ask: Callable[[Cold], T]) -> T | None:
+    """What `ask` returns; None when there is no cold tier, or it is away: then the tokens are read again. Also for a
+    name that no object can have: it was damaged where it stood.
+    """
+    if cold is None:
+        return None
+    try:
+        return ask(cold)
+    except (ColdUnavailable, InvalidInput) as error:
+        log.warning("cold_unavailable", why=error.detail)
+        return None
 
 
 def _opened(url: str, timeout_s: float) -> Folder | Bucket:

@@ -4,7 +4,7 @@ it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,6 +20,7 @@ from services.vault.sealing import OVERHEAD, Block, sealed
 log = structlog.get_logger(__name__)
 
 LOG_TOKENS = 64 * 1024  # in one block of a log: 256 KiB
+_RUN = 4 * 1024 * 1024  # bytes
 Rows = np.ndarray  # uint8 [layers, tokens, bytes of a row]
 
 
@@ -106,3 +107,17 @@ def log_makings(key: TenantKey, ids: list[int]) -> list[Making]:
     words = np.asarray(ids, dtype="<u4")
     spans = [(at, min(at + LOG_TOKENS, len(ids))) for at in range(0, len(ids), LOG_TOKENS)]
     return [Making(4 * (z - a) + OVERHEAD, partial(sealed, key, "log", (a, z), words[a:z].tobytes())) for a, z in spans]
+
+
+def runs(makings: Iterable[Making]) -> Iterator[list[Making]]:
+    """A few MiB of blocks each: long enough to fill a pipeline, short enough not to hold a reading twice."""
+    run: list[Making] = []
+    total = 0
+    for making in makings:
+        if run and total + making.size > _RUN:
+            yield run
+            run, total = [], 0
+        run.append(making)
+        total += making.size
+    if run:
+        yield run

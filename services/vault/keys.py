@@ -124,8 +124,6 @@ class KeyStore(Protocol):
         """What is kept now: `wrapped`, or what was there first."""
         ...
 
-    def delete(self, tenant: str) -> None: ...
-
 
 class Keys:
     """The tenants' keys, unwrapped when first asked for."""
@@ -181,10 +179,6 @@ class Keys:
         assert raw is not None, "there is a copy"
         self._store.put(tenant, self._wrap(tenant, raw), replace=True)
         return True
-
-    def destroy(self, tenant: str) -> None:
-        self._store.delete(tenant)
-        self._known.pop(tenant, None)
 
     def master(self, wanted: Callable[[MasterKey], bool]) -> MasterKey | None:
         return next((key for key in self._masters if wanted(key)), None)

@@ -1,4 +1,10 @@
-"""The scripts that move heads. Each is one atomic step in Redis; its first lines are all that may refuse it."""
+"""The scripts that move heads, and the one that unlinks what nothing names. Each is one atomic step in Redis; its first
+lines are all that may refuse it.
+
+Plain EVAL, no functions, no CAS commands: Redis 6.2 and Valkey both do.
+"""
+
+from services import errors
 
 _OPEN = """
 if redis.call('EXISTS', KEYS[1]) == 0 then
@@ -37,7 +43,7 @@ return 1
 
 # KEYS: counters, known, then what to unlink. ARGV: commits counted when the marking began, names that are known no
 # more. -> freed bytes, or -1
-_UNLINK = """
+UNLINK = """
 if (redis.call('HGET', KEYS[1], 'commits') or '0') ~= ARGV[1] then return -1 end
 local freed = 0
 for i = 3, #KEYS do
@@ -139,7 +145,7 @@ return 'OK'
 """
 
 # KEYS: head, marks, counters. ARGV: name, JSON, manifest, position.
-_MARK = """
+MARK = """
 if redis.call('HGET', KEYS[1], 'manifest') ~= ARGV[3] then return 'HEAD_MOVED' end
 if redis.call('HGET', KEYS[1], 'position') ~= ARGV[4] then return 'HEAD_MOVED' end
 local there = redis.call('HGET', KEYS[2], ARGV[1])
@@ -161,16 +167,30 @@ redis.call('HINCRBY', KEYS[5], 'commits', 1)
 return there
 """
 
-ALL = {
+HEADS = {
     "open": _OPEN,
     "begin": _BEGIN,
     "touch": _TOUCH,
     "cool": _COOL,
-    "unlink": _UNLINK,
     "commit": _COMMIT,
     "draft": _DRAFT,
     "fork": _FORK,
     "move": _MOVE,
-    "mark": _MARK,
     "delete": _DELETE,
 }
+
+
+def told(answer: bytes, session: str, name: str = "", also: tuple[str, ...] = ()) -> str:
+    """OK, or one of `also`; every other answer is raised. `name`: of the bookmark or session that it is about."""
+    said = answer.decode()
+    if said == "OK" or said in also:
+        return said
+    raise {
+        "GONE": errors.NotFound(f"no session {session!r}", session=session),
+        "NO_BOOKMARK": errors.NotFound(f"no bookmark {name!r} in session {session!r}", bookmark=name),
+        "NAME_TAKEN": errors.AlreadyExists(f"the name {name!r} is taken", name=name),
+        "HEAD_MOVED": errors.HeadMoved(f"session {session!r} went on meanwhile", session=session),
+        "EPOCH_LOWER": errors.HeadMoved(
+            f"another writer took over session {session!r}", code="epoch_lower", session=session
+        ),
+    }[said]

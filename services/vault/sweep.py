@@ -17,11 +17,12 @@ from typing import Any
 
 import structlog
 
-from services.vault.heads import now_ms
+from services.vault import scripts
 from services.vault.manifest import Manifest
+from services.vault.names import block_key, cold_key, counters_key, known_key, manifest_key
 from services.vault.sealing import Damaged
-from services.vault.store import block_key, cold_key, counters_key, manifest_key
 from services.vault.vault import Vault
+from services.vault.views import now_ms
 
 log = structlog.get_logger(__name__)
 
@@ -54,11 +55,14 @@ class Swept:
 class Sweeper:
     def __init__(self, vault: Vault, client: Any) -> None:
         self._vault, self._redis = vault, client
+        self._unlinking = client.register_script(scripts.UNLINK)
         self._unused: dict[str, dict[str, float]] = {}  # objects of the cold tier, and since when
+        self._next_end: dict[str, int] = {}  # of an entry of a history, ms of the clock
 
     def sweep(self, tenant: str, renew: Callable[[], None], grace_s: float) -> Swept:
         """Raises NotSwept when a head or bookmark cannot be read. `renew` is called now and then, and raises when this
         keeper is no longer the one."""
+        self._prune(tenant)
         freed, hot, below = self._sweep_redis(tenant)
         sizes = hot.blocks | below.blocks
         self._redis.hset(counters_key(tenant), "used", sum(sizes.values()))
@@ -68,8 +72,16 @@ class Sweeper:
         return Swept(freed, freed_cold, sum(sizes.values()))
 
     def waiting(self, tenant: str) -> bool:
-        """Something in the cold tier waits for its grace to end."""
-        return bool(self._unused.get(tenant))
+        """Something in the cold tier waits for its grace to end, or an entry of a history is over by now."""
+        return bool(self._unused.get(tenant)) or self._next_end.get(tenant, now_ms() + 1) <= now_ms()
+
+    def _prune(self, tenant: str) -> None:
+        """Histories lose what is over, and with it the blocks that only they named."""
+        sessions = self._vault.heads.all_sessions(tenant)
+        ends = [self._vault.bookmarks.prune(tenant, session) for session in sessions]
+        self._next_end.pop(tenant, None)
+        if left := [end for end in ends if end is not None]:
+            self._next_end[tenant] = min(left)
 
     def reach(self, tenant: str) -> tuple[Reach, Reach]:
         """What sessions in Redis name, and what those in the cold tier name."""
@@ -121,12 +133,14 @@ class Sweeper:
 
     def _unknown(self, tenant: str, hot: Reach, below: Reach) -> list[str]:
         there = hot.manifests | below.manifests
-        return [name for name, manifest in self._vault.heads.all_known(tenant).items() if manifest not in there]
+        return [name for name, manifest in self._vault.shared.all(tenant).items() if manifest not in there]
 
     def _unlink(self, tenant: str, commits: str, keys: set[bytes], unknown: list[str]) -> int:
+        """The bytes freed; -1, and nothing is, when a head moved since `commits` was read."""
         if not keys and not unknown:
             return 0
-        return self._vault.heads.unlink(tenant, commits, keys, unknown)
+        names = [counters_key(tenant), known_key(tenant), *keys]
+        return int(self._unlinking(keys=names, args=[commits, *unknown]))
 
     def _forget(self, tenant: str, keys: Iterable[bytes]) -> None:
         """Also what is in the cold tier still: it is idle, and its plain text need not stay in this process."""

@@ -14,12 +14,12 @@ from typing import Any
 import structlog
 
 from services.vault.cold import Cold
-from services.vault.heads import Head
 from services.vault.manifest import Manifest
+from services.vault.names import cold_key, manifest_key, tenant_key
 from services.vault.sealing import Damaged, Ref
-from services.vault.store import cold_key, manifest_key
 from services.vault.sweep import roots_of
 from services.vault.vault import Vault
+from services.vault.views import Head
 
 log = structlog.get_logger(__name__)
 
@@ -65,7 +65,7 @@ class Tiers:
         wanted = {cold_key(tenant, "blk", ref.name): ref for ref in refs}
         missing = [wanted[key] for key in wanted.keys() - self._cold.exists(wanted)]
         copied = 0
-        for ref, data in self._vault.store.raw(tenant, self._vault.keys.of(tenant), missing):
+        for ref, data in self._vault.store.blocks.raw(tenant, self._vault.keys.of(tenant), missing):
             self._cold.put(cold_key(tenant, "blk", ref.name), data)
             copied += ref.size
             renew()
@@ -132,7 +132,7 @@ class Tiers:
         except Damaged:
             return
         if manifest:
-            self._vault.heads.tell_known(tenant, self._vault.known_names(tenant, manifest), head.view.manifest)
+            self._vault.shared.tell(tenant, manifest, head.view.manifest)
 
     def drop(self, tenant: str, blocks: Iterable[tuple[str, str]]) -> None:
         """(kind, name): damaged copies, so that whole ones can take their place."""
@@ -171,11 +171,6 @@ class TenantKeys:
         kept: bytes = self._redis.get(_names(tenant)[0])
         return kept
 
-    def delete(self, tenant: str) -> None:
-        if self._cold:
-            self._cold.delete([f"{tenant}/key"])
-        self._redis.delete(*_names(tenant))
-
 
 def _names(tenant: str) -> tuple[str, str]:
-    return f"shiori:{{{tenant}}}:key", f"shiori:{{{tenant}}}:keycopy"
+    return tenant_key(tenant, "key"), tenant_key(tenant, "keycopy")

@@ -65,7 +65,7 @@ def test_tokens_and_head_are_down_at_once_and_bring_a_lost_session_back(
 ) -> None:
     """Redis dies before anything else was copied: the tokens are there, so nothing is lost but time."""
     head, _ = keeper.vault.commit("t", opened(keeper.vault), draft(EMPTY, 700), bookmark="one")
-    keeper._back_up("t", "s")
+    keeper.back_up("t", "s")
     client.flushall()
     vault = again(redis_url, tmp_path, cold_url).vault
     found = vault.head("t", "s")
@@ -116,10 +116,10 @@ def test_idle_sessions_are_copied_and_then_moved_by_the_rounds(
 ) -> None:
     settled = make(redis_url, tmp_path, cold_url=cold_url, settled_s=-1.0)
     settled.vault.commit("t", opened(settled.vault), draft(EMPTY, 700))
-    settled.rounds()
+    settled.rounds.once()
     assert blocks(client) and not settled.vault.head("t", "s").cold
     idle = make(redis_url, tmp_path, cold_url=cold_url, settled_s=-1.0, hot_days=-1.0)
-    idle.rounds()
+    idle.rounds.once()
     assert not blocks(client) and idle.vault.head("t", "s").cold
 
 
@@ -130,7 +130,7 @@ def test_a_rotated_master_key_opens_what_the_old_one_wrapped(keeper: Keeper, red
     _, manifest = keeper.vault.commit("t", opened(keeper.vault), draft(EMPTY, 300))
     old, new = (tmp_path / "vault.key").read_text().strip(), "ab" * 32
     rotating = make(redis_url, tmp_path, key=f"{new}\n{old}")
-    rotating._rewrap()
+    rotating.rounds.rewrap()
     only_new = make(redis_url, tmp_path, key=new)
     assert whole(only_new.vault, manifest, seed=0)
     with pytest.raises(KeyProblem, match="wrapped by master key"):

@@ -18,6 +18,7 @@ from services.vault.sealing import MAX_VALUE, OVERHEAD, Damaged, Ref, page_token
 from services.vault.store import block_key, manifest_key
 from services.vault.sweep import NotSwept
 from services.vault.vault import Vault
+from services.vault.views import View, now_ms
 from tests.vault.making import EMPTY, blocks, draft, make, opened, state, whole
 
 
@@ -92,7 +93,7 @@ def test_nothing_of_two_tenants_is_alike(vault: Vault, client: redis.Redis) -> N
 def test_another_tenants_key_opens_nothing(vault: Vault) -> None:
     _, manifest = vault.commit("t", opened(vault), draft(EMPTY, 300))
     with pytest.raises(Damaged):
-        list(vault.store.fetch("t", vault.keys.of("u"), manifest.refs()))
+        list(vault.store.blocks.fetch("t", vault.keys.of("u"), manifest.refs()))
 
 
 def test_values_fit_an_allocators_class() -> None:
@@ -141,7 +142,7 @@ def test_a_harmed_manifest_is_seen_and_the_cold_tiers_is_taken(
     keeper: Keeper, vault: Vault, fresh: Callable[[], Vault], redis_url: str, tmp_path: Path, client: redis.Redis
 ) -> None:
     head, manifest = vault.commit("t", opened(vault), draft(EMPTY, 300))
-    keeper._back_up("t", "s")
+    keeper.back_up("t", "s")
     hurt(client, manifest_key("t", head.view.manifest), "flip")
     with pytest.raises(Damaged):
         fresh().at("t", head.view)
@@ -237,14 +238,45 @@ def test_a_rewind_keeps_what_it_leaves_until_its_lease_ends(vault: Vault, keeper
     head, later = vault.commit("t", head, draft(manifest, 300, seed=1))
     mark = vault.marks("t", "s")[0].view
     vault.heads.move("t", vault.head("t", "s"), mark, "test", lease_ms=60_000)
-    (past,) = vault.heads.history("t", "s")
+    (past,) = vault.bookmarks.history("t", "s")
     assert past.view.digest == later.digest
     vault.commit("t", vault.heads.begin("t", "s"), draft(vault.at("t", mark), 100, seed=2))
     keeper.collect("t")
     assert whole(vault, vault.at("t", past.view), seed=1)
     back = vault.heads.move("t", vault.head("t", "s"), past.view, "back", lease_ms=0)
     assert back.digest == later.digest
-    assert [p.view.digest for p in vault.heads.history("t", "s")] == [later.digest]  # the other one's lease is over
+    assert [p.view.digest for p in vault.bookmarks.history("t", "s")] == [later.digest]  # the other one's lease is over
+
+
+def test_the_sweep_drops_what_is_over_from_the_history_and_the_rounds_know_when(
+    vault: Vault, keeper: Keeper, client: redis.Redis
+) -> None:
+    _, manifest = vault.commit("t", opened(vault), draft(EMPTY, 300), bookmark="one")
+    mark = vault.marks("t", "s")[0].view
+    for n, lease_ms in ((1, 0), (2, 60_000), (3, 0)):
+        vault.commit("t", vault.heads.begin("t", "s"), draft(manifest, 300, seed=n))
+        vault.heads.move("t", vault.head("t", "s"), mark, f"number {n}", lease_ms)
+    assert client.hlen("shiori:{t}:hist:s") == 3
+    keeper.collect("t")
+    assert client.hlen("shiori:{t}:hist:s") == 1 and not keeper.sweeper.waiting("t")
+    (past,) = vault.bookmarks.history("t", "s")
+    assert past.reason == "number 2" and whole(vault, vault.at("t", past.view), seed=2)
+
+
+def test_the_rounds_free_a_history_when_its_lease_ends_though_no_head_moves(
+    redis_url: str, tmp_path: Path, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = make(redis_url, tmp_path, cold=False)
+    vault = keeper.vault
+    head, manifest = vault.commit("t", opened(vault), draft(EMPTY, 300))
+    vault.heads.move("t", head, View(fingerprint="finger"), "test", lease_ms=3_600_000)
+    keeper.rounds.once()
+    assert client.exists("shiori:{t}:hist:s") and len(blocks(client)) == len(manifest.refs())
+    later = now_ms() + 3_600_001
+    for room in ("sweep", "marks"):
+        monkeypatch.setattr(f"services.vault.{room}.now_ms", lambda: later)
+    keeper.rounds.once()
+    assert not client.exists("shiori:{t}:hist:s") and not blocks(client)
 
 
 def test_a_rewind_fences_the_write_that_began_before_it(vault: Vault) -> None:
@@ -257,9 +289,9 @@ def test_a_rewind_fences_the_write_that_began_before_it(vault: Vault) -> None:
 def test_fork_and_mark_may_be_said_twice_but_not_of_two_things(vault: Vault) -> None:
     head, manifest = vault.commit("t", opened(vault), draft(EMPTY, 300), bookmark="one")
     assert vault.heads.fork("t", "s", "f", "").view == vault.heads.fork("t", "s", "f", "").view
-    assert vault.heads.mark("t", "s", "two").view == vault.heads.mark("t", "s", "two").view
+    assert vault.bookmarks.put("t", "s", "two").view == vault.bookmarks.put("t", "s", "two").view
     vault.commit("t", head, draft(manifest, 10, seed=1))
-    for again in (lambda: vault.heads.fork("t", "s", "f", ""), lambda: vault.heads.mark("t", "s", "two")):
+    for again in (lambda: vault.heads.fork("t", "s", "f", ""), lambda: vault.bookmarks.put("t", "s", "two")):
         with pytest.raises(errors.AlreadyExists):
             again()
     assert vault.heads.fork("t", "s", "g", "one").position == 300
