@@ -102,24 +102,39 @@ class Place:
 
 
 def suffix_array(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(order [n] int32 of positions by the DEEPEST ids that follow; [n-1] uint16: how many ids neighbours share)."""
-    ranks, length = [np.unique(ids, return_inverse=True)[1].astype(np.int32)], 1
-    while length < DEEPEST and int(ranks[-1].max()) < len(ids) - 1:
-        ranks.append(doubled(ranks[-1], length))
+    """(order [n] int32 of positions by the DEEPEST ids that follow; [n-1] uint16: how many ids neighbours share).
+
+    A rank is the number of positions that come before; those alike in ``length`` ids have the same.
+    """
+    _, kinds, counts = np.unique(ids, return_inverse=True, return_counts=True)
+    ranks, length = [(np.cumsum(counts) - counts)[kinds].astype(np.int32)], 1
+    alike = np.flatnonzero(counts[kinds] > 1)
+    while length < DEEPEST and len(alike):
+        finer, alike = doubled(ranks[-1], alike, length)
+        ranks.append(finer)
         length *= 2
     order = np.argsort(ranks[-1], kind="stable").astype(np.int32)
     return order, shared(order, ranks)
 
 
-def doubled(rank: np.ndarray, length: int) -> np.ndarray:
-    """Ranks by ``length`` ids to ranks by twice as many, 0 and up, no number left out; past the end sorts first."""
-    following = np.zeros(len(rank), np.int64)
-    following[:-length] = rank[length:] + 1
-    keys = rank.astype(np.int64) * (int(following.max()) + 1) + following
-    order = np.argsort(keys)
-    finer = np.empty(len(rank), np.int32)
-    finer[order] = np.concatenate(([0], np.cumsum(np.diff(keys[order]) > 0)))
-    return finer
+def doubled(rank: np.ndarray, alike: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ranks by ``length`` ids to ranks by twice as many, and which positions are still alike with others."""
+    padded = np.append(rank, -1)  # past the end sorts first
+    keys = rank[alike].astype(np.int64) * (len(rank) + 1) + padded[np.minimum(alike + length, len(rank))] + 1
+    by = np.argsort(keys)
+    alike, keys = alike[by], keys[by]
+    old, new = begun(rank[alike]), begun(keys)
+    finer = rank.copy()
+    finer[alike] += (new - old).astype(np.int32)
+    single = new == np.arange(len(new))  # the first of its kind
+    single[:-1] &= single[1:]  # and the next one is of another
+    return finer, alike[~single]
+
+
+def begun(sorted_keys: np.ndarray) -> np.ndarray:
+    """For each the index of the first that is equal to it."""
+    first = np.append(True, sorted_keys[1:] != sorted_keys[:-1])
+    return np.maximum.accumulate(np.where(first, np.arange(len(first)), 0))
 
 
 def shared(order: np.ndarray, ranks: list[np.ndarray]) -> np.ndarray:
@@ -175,7 +190,7 @@ class Copier:
         may_end, depth = any(place.may_end() for place in self._places), self._places[0].depth
         if depth >= DEEPEST - 1 or (may_end and depth >= self.copying.longest):
             return np.array([self.copying.close])
-        ids = np.unique(np.concatenate([place.allowed() for place in self._places]))
+        ids = united([place.allowed() for place in self._places])
         ids = ids[ids != self.copying.close]  # a source may hold it, where it is an ordinary id
         if may_end or not len(ids):
             ids = np.insert(ids, np.searchsorted(ids, self.copying.close), self.copying.close)
@@ -191,6 +206,11 @@ class Copier:
         else:
             taken = (place.take(token) for place in self._places)
             self._places = tuple(place for place in taken if place)
+
+
+def united(sets: Ids[np.ndarray]) -> np.ndarray:
+    """Ascending, as each of them is."""
+    return sets[0] if len(sets) == 1 else np.unique(np.concatenate(sets))
 
 
 def quotes_in(ids: Ids[int], opening: int, closing: int) -> list[tuple[int, int]]:
