@@ -50,9 +50,9 @@ class FileTwin(Twin):
         with self._file(save=True):
             return super().open_session(session_id)
 
-    def delete_session(self, session_id: str) -> int:
+    def delete_session(self, session_id: str, later: bool = False) -> int:
         with self._file(save=True):
-            return super().delete_session(session_id)
+            return super().delete_session(session_id, later)
 
     def fork_session(self, session_id: str, new_session_id: str, bookmark: str = "") -> Any:
         with self._file(save=True):

@@ -12,10 +12,10 @@ def forked(model: Model, session_id: str, name: str, bookmark: str = "") -> Iter
     """A fork `{session_id}.{name}` at a bookmark, for a while. One that a kill left behind goes first."""
     fork, delete = f"{session_id}.{name}", model.delete_session  # looked up now: a stopped job's model refuses later
     with suppress(errors.NotFound):
-        delete(fork)
+        delete(fork, later=True)
     model.fork_session(session_id, fork, bookmark)
     try:
         yield fork
     finally:
         with suppress(errors.ShioriError):
-            delete(fork)
+            delete(fork, later=True)

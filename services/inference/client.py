@@ -141,9 +141,10 @@ class InferenceClient:
         reply = self._unary(self._stub.ListSessions, pb.ListSessionsRequest(limit=limit, after=after))
         return list(reply.sessions)
 
-    def delete_session(self, session_id: str) -> int:
-        """The bytes that were freed."""
-        return self._unary(self._stub.DeleteSession, pb.SessionRequest(session_id=session_id)).freed_bytes
+    def delete_session(self, session_id: str, later: bool = False) -> int:
+        """The bytes that were freed; `later`: none yet, they wait for the next sweep."""
+        request = pb.DeleteSessionRequest(session_id=session_id, later=later)
+        return self._unary(self._stub.DeleteSession, request).freed_bytes
 
     def fork_session(self, session_id: str, new_session_id: str, bookmark: str = "") -> pb.Session:
         request = pb.ForkSessionRequest(session_id=session_id, new_session_id=new_session_id, bookmark=bookmark)

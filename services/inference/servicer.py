@@ -83,9 +83,12 @@ class Servicer(inference_pb2_grpc.InferenceServicer):
         return pb.ListSessionsReply(sessions=found)
 
     @rpc
-    def DeleteSession(self, request: pb.SessionRequest, call: Call) -> pb.DeleteSessionReply:
+    def DeleteSession(self, request: pb.DeleteSessionRequest, call: Call) -> pb.DeleteSessionReply:
         """Wins over a writer: its commit finds the head gone."""
         service, name = self.service, session_id(request.session_id)
+        if request.later:
+            service.keeper.forget(call.tenant, name)
+            return pb.DeleteSessionReply()
         freed = service.keeper.delete(call.tenant, name)
         service.driver.forget(call.tenant)
         return pb.DeleteSessionReply(freed_bytes=freed)

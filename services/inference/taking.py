@@ -88,6 +88,7 @@ class Taking:
             self.vault.heads.mend(tenant, head.session, view)
             head = replace(head, view=view)
         if live is not None:
+            self.vault.used(tenant, head)
             return Work(tenant, head, manifest, manifest.segments, live, resumed=manifest.position)
         self.vault.heads.touch(tenant, head.session)
         if manifest.fingerprint != self.empty.fingerprint:

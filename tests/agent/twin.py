@@ -66,7 +66,7 @@ class Twin:
         self.sessions.setdefault(session_id, Reading())
         return self.described(session_id)
 
-    def delete_session(self, session_id: str) -> int:
+    def delete_session(self, session_id: str, later: bool = False) -> int:
         self.named(session_id)
         del self.sessions[session_id]
         return 0

@@ -8,14 +8,15 @@ from typing import Any
 
 import grpc
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from services import errors
-from services.cli.main import app
 from services.inference.calls import rpc
 from services.inference.pb import inference_pb2 as pb
 from services.inference.pb import inference_pb2_grpc
+from tests.cli.system import below, start, system, vault  # noqa: F401  (fixtures)
 from tests.conftest import plain_logs
+from tests.inference.conftest import model_dir  # noqa: F401  (a fixture)
 
 Cli = Callable[..., Result]
 
@@ -122,7 +123,3 @@ def address(peer: Peer) -> Iterator[str]:
 def run(address: str) -> Cli:
     """`shiori vault …` against the peer."""
     return lambda *words: vault(address, *words)
-
-
-def vault(address: str, *words: str) -> Result:
-    return CliRunner().invoke(app, ["vault", *words], env={"SHIORI_ENGINE_ADDRESS": address})

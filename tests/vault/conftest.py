@@ -1,4 +1,4 @@
-"""What the tests of the vault's transport share."""
+"""What the tests of the vault share: servers, and vaults on a real Redis."""
 
 import contextlib
 import socket
@@ -9,8 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import redis
 
+from services.vault.keeper import Keeper
+from services.vault.vault import Vault
 from tests.conftest import free_port, redis_binary
+from tests.vault.making import make
 from tests.vault.servers import Process, Starter
 
 SECRET = "not-to-be-seen-anywhere"
@@ -73,3 +77,24 @@ def s3_environment(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     endpoint = s3_server
     for name, value in {"ENDPOINT_URL": endpoint, "ACCESS_KEY_ID": "key", "SECRET_ACCESS_KEY": SECRET}.items():
         monkeypatch.setenv(f"AWS_{name}", value)
+
+
+@pytest.fixture
+def client(redis_url: str) -> redis.Redis:
+    return redis.Redis.from_url(redis_url)
+
+
+@pytest.fixture
+def keeper(redis_url: str, tmp_path: Path) -> Keeper:
+    return make(redis_url, tmp_path)
+
+
+@pytest.fixture
+def vault(keeper: Keeper) -> Vault:
+    return keeper.vault
+
+
+@pytest.fixture
+def hot(redis_url: str, tmp_path: Path) -> Vault:
+    """Without a cold tier."""
+    return make(redis_url, tmp_path, cold=False).vault

@@ -14,21 +14,6 @@ from services.vault.vault import Vault
 from tests.vault.making import EMPTY, draft, make, opened, whole
 
 
-@pytest.fixture
-def client(redis_url: str) -> redis.Redis:
-    return redis.Redis.from_url(redis_url)
-
-
-@pytest.fixture
-def keeper(redis_url: str, tmp_path: Path) -> Keeper:
-    return make(redis_url, tmp_path, cold=False)
-
-
-@pytest.fixture
-def vault(keeper: Keeper) -> Vault:
-    return keeper.vault
-
-
 def found(
     vault: Vault, places: list[tuple[int, str]], tenant: str = "t", fingerprint: str = "finger"
 ) -> Manifest | None:

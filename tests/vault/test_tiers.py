@@ -22,11 +22,6 @@ def cold_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def client(redis_url: str) -> redis.Redis:
-    return redis.Redis.from_url(redis_url)
-
-
-@pytest.fixture
 def keeper(redis_url: str, tmp_path: Path, cold_url: str) -> Keeper:
     return make(redis_url, tmp_path, cold_url=cold_url)
 

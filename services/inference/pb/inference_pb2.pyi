@@ -146,6 +146,14 @@ class ListSessionsReply(_message.Message):
     sessions: _containers.RepeatedCompositeFieldContainer[Session]
     def __init__(self, sessions: _Optional[_Iterable[_Union[Session, _Mapping]]] = ...) -> None: ...
 
+class DeleteSessionRequest(_message.Message):
+    __slots__ = ("session_id", "later")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    LATER_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    later: bool
+    def __init__(self, session_id: _Optional[str] = ..., later: _Optional[bool] = ...) -> None: ...
+
 class DeleteSessionReply(_message.Message):
     __slots__ = ("freed_bytes",)
     FREED_BYTES_FIELD_NUMBER: _ClassVar[int]

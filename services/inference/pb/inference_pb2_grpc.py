@@ -61,7 +61,7 @@ class InferenceStub:
                 _registered_method=True)
         self.DeleteSession = channel.unary_unary(
                 '/shiori.inference.v1.Inference/DeleteSession',
-                request_serializer=inference__pb2.SessionRequest.SerializeToString,
+                request_serializer=inference__pb2.DeleteSessionRequest.SerializeToString,
                 response_deserializer=inference__pb2.DeleteSessionReply.FromString,
                 _registered_method=True)
         self.ForkSession = channel.unary_unary(
@@ -138,7 +138,8 @@ class InferenceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteSession(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """At once, with every block that no other session needs; a writer finds it gone.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -225,7 +226,7 @@ def add_InferenceServicer_to_server(servicer, server):
             ),
             'DeleteSession': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteSession,
-                    request_deserializer=inference__pb2.SessionRequest.FromString,
+                    request_deserializer=inference__pb2.DeleteSessionRequest.FromString,
                     response_serializer=inference__pb2.DeleteSessionReply.SerializeToString,
             ),
             'ForkSession': grpc.unary_unary_rpc_method_handler(
@@ -424,7 +425,7 @@ class Inference:
             request,
             target,
             '/shiori.inference.v1.Inference/DeleteSession',
-            inference__pb2.SessionRequest.SerializeToString,
+            inference__pb2.DeleteSessionRequest.SerializeToString,
             inference__pb2.DeleteSessionReply.FromString,
             options,
             channel_credentials,
