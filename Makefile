@@ -7,7 +7,7 @@ export PATH := $(BIN):$(VENV)/node:$(PATH)
 # Two OpenMP threads that spin beside other load make every small operation take 10 ms.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help setup setup-python demo run test test-python test-web test-compose faults check bench proto web compose-env \
+.PHONY: help setup setup-python demo run test test-python test-web test-compose faults check bench eval proto web compose-env \
         compose-up compose-down constraints clean
 
 help:  ## this list
@@ -48,6 +48,9 @@ faults: setup  ## kills, flips, full disks, bad lines; about a minute. KILLS=100
 
 bench: setup  ## the measurements of bench/
 	@$(BIN)/python -m bench
+
+eval: setup-python  ## the shipped model measured through the product, about an hour. ARGS="--quick" or "squad --n 50"
+	@$(BIN)/python -m lab.eval $(ARGS)
 
 proto: setup-python  ## services/inference/pb from proto/inference.proto
 	@scripts/proto.sh

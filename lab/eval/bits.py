@@ -31,7 +31,7 @@ def measure(run: Run) -> Figures:
 
 
 def drawn(kind: str, n: int, seed: int) -> list[str]:
-    held = held_texts(kind)
+    held = held_texts(kind, untouched=True)
     return [words[:CHARS] for words in random.Random(seed).sample(held, min(n, len(held)))]
 
 

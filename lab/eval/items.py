@@ -70,12 +70,28 @@ def squad_file(path: Path) -> list[Row]:
         raise Missing(f"{path} is not a file in SQuAD's format (data/paragraphs/qas): {error!r}") from error
 
 
-@lru_cache(maxsize=4)
-def held_texts(kind: str) -> tuple[str, ...]:
-    """The corpus' texts of a kind (wiki, docs, code, books) that training leaves out, by training's own hash."""
+@lru_cache(maxsize=8)
+def held_texts(kind: str, untouched: bool = False) -> tuple[str, ...]:
+    """The corpus' texts of a kind (wiki, docs, code, books) that training leaves out, by training's own rule.
+
+    `untouched`: without those of which a training task shows a piece (the article's title or the page's path says so).
+    """
     files = sorted((PACK / "corpus").glob(f"{kind}-*.jsonl.zst")) or [pack_file(f"corpus/{kind}-00")]
     found = [(row, f"/{path.name}") for path in files for row in rows(path) if held_out(row)]
-    return tuple(sorted(text_of(row | {"part": part}) for row, part in found))
+    shown = in_tasks() if untouched else frozenset()
+    return tuple(sorted(text_of(row | {"part": part}) for row, part in found if not names(row) & shown))
+
+
+def names(row: Row) -> set[str]:
+    return {row[key].replace("_", " ").lower() for key in ("title", "path") if row.get(key)}
+
+
+@lru_cache(maxsize=1)
+def in_tasks() -> frozenset[str]:
+    """Titles and paths of what questions and summaries of the training split are about."""
+    files = [path for part in ("qa", "summ") for path in sorted((PACK / part).glob("*.jsonl.zst"))]
+    found = (row for path in files for row in rows(path) if row.get("split", "train") == "train")
+    return frozenset(name for row in found for name in names(row))
 
 
 def document(name: str, words: str) -> SourceView:

@@ -1,7 +1,8 @@
 """Is anything that is measured on in what was trained on? Runs of thirteen words, by hash, over the whole pack.
 
-Words are runs of letters, digits and underscores, lower case; bytes above 127 are letters. A run's hash is taken modulo
-2^64 in one sweep over a text's bytes: a word is a difference of prefix sums, a run a weighted sum of thirteen words.
+Words are runs of letters, digits and underscores, lower case; of bytes above 127 all but dashes and quotation marks
+are letters. A run's hash is taken modulo 2^64 in one sweep over a text's bytes: a word is a difference of prefix sums, a
+run a weighted sum of thirteen words.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +25,7 @@ SETS: dict[str, Callable[[], Sequence[str]]] = {
     "squad": lambda: list(dict.fromkeys(row["context"] for row in valid("qa/squad"))),
     "summaries": lambda: [row["document"] for name in CHAPTERS for row in valid(f"summ/{name}")],
     "functions": lambda: [row["code"] for row in valid("repoqa/functions")],
-    "bits": lambda: [words for kind in ("wiki", "docs", "code", "books") for words in held_texts(kind)],
+    "bits": lambda: [words for kind in ("wiki", "docs", "code", "books") for words in held_texts(kind, untouched=True)],
 }
 
 
@@ -77,10 +78,18 @@ def powers(size: int) -> tuple[np.ndarray, np.ndarray]:
     return tuple(np.cumprod(steps, axis=1, dtype=np.uint64))  # type: ignore[return-value]
 
 
+def letters(data: np.ndarray) -> np.ndarray:
+    """Which bytes are a word's: not those of the dashes and quotation marks from U+2000 to U+203F (E2 80 xx)."""
+    marks = np.flatnonzero((data[:-2] == 0xE2) & (data[1:-1] == 0x80))
+    inside = WORD[data]
+    inside[marks[:, None] + np.arange(3)] = False
+    return inside
+
+
 def hashes(words: str) -> np.ndarray:
     """One number for each run of thirteen words, in order; none for a shorter text."""
     data = np.frombuffer(words.lower().encode(), np.uint8)
-    inside = np.concatenate([[False], WORD[data], [False]])
+    inside = np.concatenate([[False], letters(data), [False]])
     edges = np.flatnonzero(inside[1:] != inside[:-1])
     starts, ends = edges[::2], edges[1::2]
     if len(starts) < RUN:

@@ -71,7 +71,7 @@ FACTS = [  # sentence, question, which hole is the answer
         "friend",
     ),
 ]
-KEYED = ("The registry number of the {key} is {number}.", "What is the registry number of the {key}?")
+KEYED = "The registry lists the {key} under {number}.", "Under which number does the registry list the {key}?"
 SHARED = ("One of the lockers that {key} rents has the number {number}.", "Which locker numbers does {key} rent?")
 GIVEN, COPIED = "In this scheme, {name} stands for {number}.", "Here {name} stands for the same as {other}."
 WHICH, VALUE = "Which letters stand for {number}?", "For what number does {name} stand?"
