@@ -1,7 +1,7 @@
 """The sample book's facts asked over REST: how many answers quote the right sentence, how many refusals are right.
 
-    make run &                      # or any system that is up
-    python -m bench.facts [--url http://127.0.0.1:8000] [--out bench/results/facts.json]
+make run &                      # or any system that is up
+python -m bench.facts [--url http://127.0.0.1:8000] [--out bench/results/facts.json]
 """
 
 import argparse
@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from bench.prefill import where
+from bench.where import where
 
 SAMPLE = Path("docs/samples/the-lamplighters-ledger.md")
 FACTS = Path("docs/samples/facts.json")

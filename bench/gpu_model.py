@@ -77,15 +77,3 @@ def decode(engine: Engine, sequence: int, count: int) -> tuple[list[int], list[f
     engine.generate(sequence, SamplingParams(max_tokens=count))
     pairs = list(steps(engine))
     return [token for _, tokens in pairs for token in tokens], [seconds for seconds, _ in pairs]
-
-
-def at_depth(engine: Engine, depth: int) -> int:
-    """A sequence that stands at ``depth`` with random latents and an empty recurrent state: right in cost alone."""
-    sequence = engine.open()
-    if depth == 0:
-        return sequence
-    snapshot = replace(engine.snapshot(sequence), position=depth, digest=bytes([1] * 32))
-    engine.close(sequence)
-    layers, _, _, width = engine.pools.latents.shape
-    made = torch.randn(layers, depth, width, dtype=engine.model.dtype, device=engine.model.device)
-    return engine.restore(snapshot, made)

@@ -9,12 +9,13 @@ into a fresh context, reads a question of 32 tokens and takes the first token.
 
 import argparse
 import json
-import os
 import random
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from bench.where import where
 
 
 def main() -> None:
@@ -32,8 +33,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         result = restored(ll, model, ids, Path(folder, "slot").as_posix().encode(), arguments.threads)
     print(json.dumps(result, indent=1))
-    where = {"load": os.getloadavg(), "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())}
-    arguments.out.write_text(json.dumps(result | where, indent=1) + "\n")
+    arguments.out.write_text(json.dumps(result | where(), indent=1) + "\n")
 
 
 def context(ll: Any, model: Any, tokens: int, threads: int) -> Any:

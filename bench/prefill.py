@@ -10,17 +10,15 @@ latents of the right size: values do not change the cost.
 import argparse
 import json
 import os
-import platform
 import random
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from bench.where import where
 from engine import Engine, EngineConfig, SamplingParams, load_model
 
 READ, DECODE = 512, 32
@@ -62,13 +60,15 @@ def measure(engine: Engine, depth: int, repeat: int) -> dict[str, float]:
 
 
 def at_depth(engine: Engine, depth: int) -> int:
+    """A sequence that stands at ``depth`` with random latents and an empty recurrent state: right in cost alone."""
     sequence = engine.open()
     if depth == 0:
         return sequence
     snapshot = replace(engine.snapshot(sequence), position=depth, digest=bytes([1] * 32))
     engine.close(sequence)
     layers, _, _, width = engine.pools.latents.shape
-    return engine.restore(snapshot, torch.randn(layers, depth, width, dtype=engine.model.dtype))
+    made = torch.randn(layers, depth, width, dtype=engine.model.dtype, device=engine.model.device)
+    return engine.restore(snapshot, made)
 
 
 def once(engine: Engine, base: int, ids: list[int]) -> dict[str, float]:
@@ -95,29 +95,6 @@ def clock(work: Callable[[], None]) -> tuple[float, float]:
     wall, cpu = time.perf_counter(), time.process_time()
     work()
     return time.perf_counter() - wall, time.process_time() - cpu
-
-
-def where() -> dict[str, Any]:
-    """Machine, commit and how busy the machine was with other things."""
-    return {
-        "machine": f"{cpu_name()}, {os.cpu_count()} CPUs, {platform.system()} {platform.machine()}",
-        "load": [round(x, 2) for x in os.getloadavg()],
-        "commit": git("rev-parse", "--short", "HEAD")
-        + ("+" if git("status", "--porcelain", "engine", "kernels") else ""),
-        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        "environment": {
-            name: value for name, value in os.environ.items() if name.startswith(("OMP_", "MKL_", "GOMP_"))
-        },
-    }
-
-
-def cpu_name() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
-
-
-def git(*words: str) -> str:
-    return subprocess.run(["git", *words], capture_output=True, text=True, check=False).stdout.strip()
 
 
 if __name__ == "__main__":

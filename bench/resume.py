@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.prefill import where
+from bench.where import where
 from services.local.rest import ENDED, Rest, server_events
 from services.local.stage import Stage
 

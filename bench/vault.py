@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import redis
 
-from bench.prefill import where
+from bench.where import where
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "5000")

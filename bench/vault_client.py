@@ -12,7 +12,6 @@ server, for each GB.
 import argparse
 import json
 import os
-import platform
 import socket
 import subprocess
 import tempfile
@@ -27,6 +26,7 @@ from typing import Any
 import redis
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from bench.where import where
 from services.vault.resp import Connections
 
 MIB, TAG, NONCE = 1 << 20, 16, bytes(12)
@@ -185,26 +185,6 @@ def own_reader(url: str, stored: Stored, threads: int, opened: bool) -> Callable
                     stored.seal.decrypt_into(NONCE, sealed, None, plain)
 
     return read
-
-
-def where() -> dict[str, Any]:
-    """Machine, commit and how busy the machine was with other things."""
-    changed = git("status", "--porcelain", "services/vault", "bench/vault_client.py")
-    return {
-        "machine": f"{cpu_name()}, {os.cpu_count()} CPUs, {platform.system()} {platform.machine()}",
-        "load": [round(x, 2) for x in os.getloadavg()],
-        "commit": git("rev-parse", "--short", "HEAD") + ("+" if changed else ""),
-        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-    }
-
-
-def cpu_name() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
-
-
-def git(*words: str) -> str:
-    return subprocess.run(["git", *words], capture_output=True, text=True, check=False).stdout.strip()
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ class Copied:
     def to_host(self) -> Exported:
         """Raises ProvenanceError."""
         device = {"latents": self.latents} | self.tensors | self.forged
-        host = device if self.ready is None else _over(device, self.ready)
+        host = _on_host(device, self.ready)
         for name in self.forged:
             if rows := host.pop(name).nonzero().tolist():
                 layer, *page = rows[0]
@@ -65,20 +65,20 @@ def copy_out(pools: Pools, s: Sequence, first: int) -> Copied:
     check_pages(pools, s)
     state, pages = _tagged_state(pools, s), _tagged_latents(pools, s, first, s.position)
     last = [rows.tags[s.pages[len(s.book) - 1]] if s.book else BLANK for rows in pools.pages]
-    ready = torch.cuda.current_stream(pools.kda.device).record_event() if pools.kda.is_cuda else None
     forged = {"states": state.broken, "pages": pages.broken}
     behind = s.pages[first // pools.page_tokens :]
     names = {
         "states": [[f"{rows.name}, slot {s.slot}"] for rows in pools.states],
         "pages": [[f"{rows.name}, page {page}" for page in behind] for rows in pools.pages],
     }
-    return Copied(s.position, s.digest, dict(state.tensors), pages.latents, (*state.tags, *last), forged, names, ready)
+    tags, ready = (*state.tags, *last), _copied(pools)
+    return Copied(s.position, s.digest, dict(state.tensors), pages.latents, tags, forged, names, ready)
 
 
 def copy_state(pools: Pools, s: Sequence) -> dict[str, Tensor]:
     """The slot's tensors on the CPU; ProvenanceError."""
     copy = _tagged_state(pools, s)
-    host = _to_host(pools, copy.tensors | {"broken": copy.broken})
+    host = _on_host(copy.tensors | {"broken": copy.broken}, _copied(pools))
     for layer in host.pop("broken").nonzero().flatten().tolist():
         raise _forged(f"{pools.states[layer].name}, slot {s.slot}", s.tag)
     return host
@@ -87,7 +87,7 @@ def copy_state(pools: Pools, s: Sequence) -> dict[str, Tensor]:
 def copy_latents(pools: Pools, s: Sequence, start: int, stop: int) -> Tensor:
     """[Lm, stop-start, R+r] of positions start..stop on the CPU; ProvenanceError."""
     copy, first = _tagged_latents(pools, s, start, stop), start // pools.page_tokens
-    host = _to_host(pools, {"latents": copy.latents, "broken": copy.broken})
+    host = _on_host({"latents": copy.latents, "broken": copy.broken}, _copied(pools))
     for layer, i in host["broken"].nonzero().tolist():
         raise _forged(f"{pools.pages[layer].name}, page {s.pages[first + i]}", s.book[first + i])
     return host["latents"]
@@ -122,20 +122,17 @@ def _forged(row: str, tag: Tag) -> ProvenanceError:
     return ProvenanceError(f"{row} and its sequence are both at {tag}; the numbers are not those that were tagged so")
 
 
-def _to_host(pools: Pools, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The CPU's own copies of what are copies on the device: from a GPU into pinned memory, waited for once."""
-    if not pools.kda.is_cuda:
+def _copied(pools: Pools) -> torch.cuda.Event | None:
+    """Comes when the copies that were just made on the device are there; None on a CPU, where they are."""
+    return torch.cuda.current_stream(pools.kda.device).record_event() if pools.kda.is_cuda else None
+
+
+def _on_host(tensors: dict[str, Tensor], ready: torch.cuda.Event | None) -> dict[str, Tensor]:
+    """The CPU's own copies of what are copies on the device: from a GPU by a stream of this call's own, through one
+    small pinned buffer: locking as much memory as a reading has would stop the engine longer than copying it.
+    """
+    if ready is None:
         return tensors
-    host = {name: torch.empty_like(x, device="cpu", pin_memory=True) for name, x in tensors.items()}
-    for name, x in tensors.items():
-        host[name].copy_(x, non_blocking=True)
-    pools.wait()
-    return host
-
-
-def _over(tensors: dict[str, Tensor], ready: torch.cuda.Event) -> dict[str, Tensor]:
-    """From the device by a stream of this call's own, through one small pinned buffer: locking as much memory as a
-    reading has would stop the engine longer than copying it."""
     stream = torch.cuda.Stream(next(iter(tensors.values())).device)
     staging = torch.empty(_STAGING, dtype=torch.uint8, device="cpu", pin_memory=True)
     with torch.cuda.stream(stream):

@@ -10,7 +10,7 @@ import typer
 
 from services.cli import files, progress, show
 from services.cli.talk import DAMAGED, Engine, Tenant, engine_of, out, stop
-from services.cli.vault_client import VaultClient
+from services.cli.vault_client import HOURS, VaultClient
 from services.inference.client import Stream
 from services.inference.pb import inference_pb2 as pb
 from services.settings import Settings
@@ -29,7 +29,7 @@ Json = Annotated[bool, typer.Option("--json", help="For programs.")]
 def show_(engine: Engine = "", tenant: Tenant = "default", json: Json = False) -> None:
     """What lies in which tier, and what the limits are."""
     with engine_of(engine, tenant) as vault:
-        report = vault.show()
+        report = vault.vault_report(HOURS)
     if json:
         print(show.as_json(show.as_dict(report)))
         return

@@ -4,20 +4,12 @@ from collections.abc import Iterable, Iterator
 
 from services.inference.client import InferenceClient, Stream
 from services.inference.pb import inference_pb2 as pb
-from services.inference.pb import inference_pb2_grpc
 
 HOURS = 24 * 3600.0  # a sweep of a large store takes as long as it takes; Ctrl-C ends it
 
 
 class VaultClient(InferenceClient):
     """`session_id` "" is every session of the tenant, where the call knows that."""
-
-    def __init__(self, address: str, tenant: str = "default") -> None:
-        super().__init__(address, tenant)
-        self._vault = inference_pb2_grpc.VaultStub(self._channel)
-
-    def show(self) -> pb.VaultReport:
-        return self._unary(self._vault.Show, pb.VaultShowRequest(), HOURS)
 
     def verify(self, session_id: str = "") -> Stream[pb.VaultFinding]:
         return Stream(self._vault.Verify(_session(session_id), metadata=self._metadata()))

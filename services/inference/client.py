@@ -181,8 +181,9 @@ class InferenceClient:
         """What reading the segments into the session (empty or unknown: a new one) would cost."""
         return self._unary(self._stub.Plan, _plan_requests(session_id, segments), timeout or 120.0)
 
-    def vault_report(self) -> pb.VaultReport:
-        return self._unary(self._vault.Show, pb.VaultShowRequest())
+    def vault_report(self, timeout: float | None = None) -> pb.VaultReport:
+        """What lies in which tier: it looks at every block's size, so a large store takes a while."""
+        return self._unary(self._vault.Show, pb.VaultShowRequest(), timeout)
 
     def generate(
         self,

@@ -44,12 +44,6 @@ def latest(db: Session, tenant: str, subject: str, kind: str) -> Job | None:
     return db.scalar(query.order_by(Job.created_at.desc()).limit(1))
 
 
-def open_on(db: Session, tenant: str, subject: str) -> list[Job]:
-    """Jobs on a subject that have not ended."""
-    query = sa.select(Job).where(Job.tenant == tenant, Job.subject == subject, Job.status.in_(OPEN))
-    return list(db.scalars(query))
-
-
 def behind(db: Session, job: Job) -> int:
     """How many jobs of its kind wait before it."""
     query = sa.select(sa.func.count()).where(Job.kind == job.kind, Job.status == "queued")

@@ -89,12 +89,6 @@ def add_turn(db: Session, tenant: str, session_id: str, question: str, expected_
     return turn
 
 
-def open_turns(db: Session, tenant: str, session_id: str) -> list[Turn]:
-    """Questions being answered."""
-    get(db, tenant, session_id)
-    return list(db.scalars(sa.select(Turn).where(Turn.session_id == session_id, Turn.status.in_(OPEN))))
-
-
 def get_turn(db: Session, tenant: str, turn_id: str) -> Turn:
     query = sa.select(Turn).join(ChatSession, ChatSession.id == Turn.session_id).options(selectinload(Turn.quotes))
     turn = db.scalar(query.where(ChatSession.tenant == tenant, Turn.id == turn_id))

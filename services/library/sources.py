@@ -1,6 +1,6 @@
 """Documents and repositories: their rows, text, files and symbols. The tenant comes first, everywhere."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import sqlalchemy as sa
@@ -62,11 +62,6 @@ def ready(db: Session, tenant: str, source_id: str, kind: str | None = None) -> 
 def list_page(db: Session, tenant: str, kind: str, limit: int, after: str | None) -> Page[Source]:
     query = sa.select(Source).where(Source.tenant == tenant, Source.kind == kind).options(defer(Source.files))
     return newest_first(db, Source, query, limit, after)
-
-
-def set_status(db: Session, tenant: str, source_id: str, status: str, error: Mapping[str, Any] | None = None) -> None:
-    source = get(db, tenant, source_id)
-    source.status, source.error = status, dict(error) if error else None
 
 
 def store_parsed(
