@@ -11,7 +11,8 @@ from services.agent.model import Said, listen, special, text
 from services.inference.client import InferenceClient
 from services.inference.pb import inference_pb2 as pb
 
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 TOGETHER = 4  # questions in the engine at once; an answer takes three of its sixteen slots
 ANSWER_TOKENS = 48
 MODES = ("free", "copy")  # decoding: as the model likes; quotes held to what was read (Sampling.copy)

@@ -2,6 +2,7 @@
 
 import math
 import random
+from functools import partial
 
 from lab.eval.asking import each
 from lab.eval.items import held_texts
@@ -21,7 +22,7 @@ def measure(run: Run) -> Figures:
     out: Figures = {}
     for kind, texts in picked.items():
         if texts:
-            told = each(lambda words, kind=kind: bits(run.client, words, kind), texts, run.step)
+            told = each(partial(bits, run.client, kind), texts, run.step)
             out[f"bits.{kind}"] = mean([b / size for b, size, _ in told], 1) | {
                 "unit": "bits/byte, mean of texts",
                 "bits_per_byte": round(sum(b for b, _, _ in told) / sum(size for _, size, _ in told), 4),
@@ -35,7 +36,7 @@ def drawn(kind: str, n: int, seed: int) -> list[str]:
     return [words[:CHARS] for words in random.Random(seed).sample(held, min(n, len(held)))]
 
 
-def bits(client: InferenceClient, words: str, kind: str) -> tuple[float, int, int]:
+def bits(client: InferenceClient, kind: str, words: str) -> tuple[float, int, int]:
     """(bits, bytes, tokens) of a text after its opening special."""
     told = client.score("", [special("file" if kind == "code" else "doc")], [text(words)])
     return -told.logprob / math.log(2), told.bytes, told.tokens

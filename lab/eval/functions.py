@@ -6,6 +6,7 @@ services/agent (candidates by BM25, the model names the line). `candidates`: the
 """
 
 import re
+from functools import partial
 
 from lab.eval.asking import each
 from lab.eval.items import Missing, sample, valid
@@ -24,12 +25,14 @@ NO_MINILM = "MiniLM alone: no figure. Its weights are not part of this repositor
 
 def measure(run: Run) -> Figures:
     run.notes.append(NO_MINILM)
-    sets = {"fresh": fresh()}
+    sets: dict[str, tuple[dict[str, SourceView], list[Case]]] = {"fresh": fresh()}
     try:
         sets["pack"] = of_pack(valid("repoqa/functions"))
     except Missing as missing:
         run.notes.append(str(missing))
-    picked = {name: sample(cases, run.n // len(sets), run.seed) for name, (_, cases) in sets.items()}  # type: ignore
+    picked: dict[str, list[Case]] = {
+        name: sample(cases, run.n // len(sets), run.seed) for name, (_, cases) in sets.items()
+    }
     run.total(sum(map(len, picked.values())))
     out: Figures = {}
     for name, (views, _) in sets.items():
@@ -37,7 +40,7 @@ def measure(run: Run) -> Figures:
         run.notes.extend(
             f"{repo}: {len(view.symbols)} symbols, {len(view.files)} files" for repo, view in views.items()
         )
-        told = each(lambda case, at=views: named(run.client, at[case.repo], case.description), cases, run.step)
+        told = each(partial(named, run.client, views), cases, run.step)
         out |= figures(f"functions.{name}", cases, told)
     return out
 
@@ -47,7 +50,8 @@ def fresh() -> tuple[dict[str, SourceView], list[Case]]:
     return {name: view for name, (view, _) in found.items()}, [c for _, cases in found.values() for c in cases]
 
 
-def named(client: InferenceClient, view: SourceView, description: str) -> dict[str, Place | None]:
+def named(client: InferenceClient, views: dict[str, SourceView], case: Case) -> dict[str, Place | None]:
+    view, description = views[case.repo], case.description
     told = PLACE.match(answer(client, [view], "", description).text)
     first = repo.candidates([view], description)[:1]
     return {

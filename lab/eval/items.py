@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 from lab.corpus import held_out, text_of
 from lab.pack import PACK, rows
@@ -14,6 +15,7 @@ from services.ingest import parse_document
 from services.ingest.types import Chapter
 
 Row = dict
+T = TypeVar("T")
 WHOLE = 12_000  # characters from which on paragraphs of one title are taken for an article
 
 
@@ -37,7 +39,7 @@ def valid(name: str) -> tuple[Row, ...]:
     return tuple(row for row in rows(pack_file(name)) if row["split"] == "valid")
 
 
-def sample(items: Sequence[Row], n: int, seed: int) -> list[Row]:
+def sample(items: Sequence[T], n: int, seed: int) -> list[T]:
     """n of them at random (all, when there are fewer); the same for the same seed."""
     return random.Random(seed).sample(list(items), min(n, len(items)))
 

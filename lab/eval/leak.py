@@ -1,8 +1,8 @@
 """Is anything that is measured on in what was trained on? Runs of thirteen words, by hash, over the whole pack.
 
 Words are runs of letters, digits and underscores, lower case; of bytes above 127 all but dashes and quotation marks
-are letters. A run's hash is taken modulo 2^64 in one sweep over a text's bytes: a word is a difference of prefix sums, a
-run a weighted sum of thirteen words.
+are letters. A run's hash is taken modulo 2^64 in one sweep over a text's bytes: a word is a difference of prefix
+sums, a run a weighted sum of thirteen words.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -75,7 +75,7 @@ def powers(size: int) -> tuple[np.ndarray, np.ndarray]:
     inverse = pow(BASE, -1, 2**64)
     steps = np.full((2, size), [[BASE], [inverse]], dtype=np.uint64)
     steps[:, 0] = 1
-    return tuple(np.cumprod(steps, axis=1, dtype=np.uint64))  # type: ignore[return-value]
+    return tuple(np.cumprod(steps, axis=1, dtype=np.uint64))
 
 
 def letters(data: np.ndarray) -> np.ndarray:
@@ -97,4 +97,4 @@ def hashes(words: str) -> np.ndarray:
     up, down = (table[: len(data)] for table in powers(1 << (max(len(data), 1 << 22) - 1).bit_length()))
     sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum((data + np.uint64(1)) * up, dtype=np.uint64)])
     word = (sums[ends] - sums[starts]) * down[starts]
-    return sum(word[i : len(word) - RUN + 1 + i] * PRIMES[i] for i in range(RUN))  # type: ignore[return-value]
+    return sum(word[i : len(word) - RUN + 1 + i] * PRIMES[i] for i in range(RUN))

@@ -89,7 +89,7 @@ class Task:
     """Sentences in the order in which the text has them, and (question, wanted, number of the first sentence)."""
 
     sentences: list[str]
-    asked: list[tuple[str, tuple[str, ...], int]]
+    asked: Sequence[tuple[str, tuple[str, ...], int]]
 
 
 def filler(texts: Sequence[str], count: int, pick: random.Random) -> str:

@@ -18,15 +18,15 @@ PRIVATE = ("SHIORI_VAULT_KEY", "SHIORI_VAULT_KEY_FILE", "SHIORI_COLD_URL")  # so
 
 
 @contextmanager
-def product(model_dir: Path | None = None) -> Iterator[InferenceClient]:
-    """A client of an engine that serves `model_dir` (SHIORI_MODEL_DIR, lab/model); everything ends with the block.
+def product() -> Iterator[InferenceClient]:
+    """A client of an engine of its own; everything ends with the block.
 
-    The engine's settings are the environment's (SHIORI_ENGINE_THREADS, SHIORI_ENGINE_DEVICE, …); Redis, cold tier and
+    Model and settings are the environment's (SHIORI_MODEL_DIR, SHIORI_ENGINE_THREADS, …); Redis, cold tier and
     key are made for this block in a folder that goes with it. Raises RuntimeError with the log's end when it does not
     start.
     """
     with tempfile.TemporaryDirectory(prefix="shiori-eval-") as folder:
-        specs, address = plan(Path(folder), model_dir)
+        specs, address = plan(Path(folder))
         children = [Child(spec, Path(folder) / f"{spec.name}.log") for spec in specs]
         try:
             for child in children:
@@ -42,10 +42,10 @@ def product(model_dir: Path | None = None) -> Iterator[InferenceClient]:
                 child.signal(9)
 
 
-def plan(folder: Path, model_dir: Path | None) -> tuple[list[Spec], str]:
+def plan(folder: Path) -> tuple[list[Spec], str]:
     """What to start, in order, and the engine's address."""
     redis_port, address = ports.any_free(), f"127.0.0.1:{ports.any_free()}"
-    settings = Settings(data_dir=folder, engine_address=address, **({"model_dir": model_dir} if model_dir else {}))
+    settings = Settings(data_dir=folder, engine_address=address)
     decided = system.decide(settings, environment(redis_port))
     return [system.redis_spec(replace(decided, redis_port=redis_port)), system.inference_spec(decided)], address
 

@@ -39,7 +39,7 @@ def told(client: InferenceClient, gone: SourceView, there: SourceView, row: Row)
     question = row["question"]
     near = [hit.block.text for hit in shown(retrieve([gone], question, PASSAGES))]
     with_gold = [row["context"], *near[: PASSAGES - 1]]
-    found = {}
+    found: dict[str, float] = {}
     for mode in MODES:
         said = [
             answered(ask(client, "", [*question_turn(question, p), special("answer")], mode)) for p in (near, with_gold)
