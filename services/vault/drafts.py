@@ -1,6 +1,4 @@
-"""What is about to be stored: a state as an engine gave it out, what it was read from, and the blocks that become of
-it.
-"""
+"""What is about to be stored: a state as an engine gave it out, what it was read from, and the blocks to be made."""
 
 from __future__ import annotations
 

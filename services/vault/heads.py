@@ -87,9 +87,7 @@ class Heads:
         return self.get(tenant, new)
 
     def move(self, tenant: str, old: Head, new: View, reason: str, lease_ms: int) -> Head:
-        """Rewinds to `new`; what is left behind goes into the history. The epoch moves too: it fences earlier
-        writers.
-        """
+        """Rewinds to `new`; what is left goes into the history. The epoch moves too: it fences earlier writers."""
         now = now_ms()
         past = self._views.plain(tenant, old.view) | {"until_ms": str(now + lease_ms), "reason": reason}
         keys = _keys(tenant, ("head", old.session), ("hist", old.session), ("counters",), ("man", new.manifest))

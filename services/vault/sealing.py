@@ -39,9 +39,7 @@ class Damaged(Exception):
 
 @dataclass(frozen=True)
 class Ref:
-    """Where a block is. `first` and `last` are positions (of a snapshot's parts: bytes), half open; `size` is stored
-    bytes.
-    """
+    """Where a block is. `first`, `last`: positions (in a snapshot's parts: bytes), half open; `size`: stored bytes."""
 
     kind: str
     name: str

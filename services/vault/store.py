@@ -75,9 +75,7 @@ class Store:
         return [ref for refs, _ in done for ref in refs], sum(size for _, size in done)
 
     def put(self, tenant: str, blocks: Iterable[Block], again: bool = False) -> int:
-        """Writes what is not there; returns the bytes that were not. `again`: over what is there, because it is
-        damaged.
-        """
+        """Writes what is not there; returns the bytes that were not. `again`: over what is there, and damaged."""
         blocks = list(blocks)
         items = [(block_key(tenant, block.ref.name), [block.data]) for block in blocks]
         with self._connections.lease() as connection:
