@@ -49,6 +49,19 @@ class Marks:
             found.append(Mark(name, view, number(fields, "created_ms"), bool(fields.get("pinned"))))
         return sorted(found, key=lambda mark: (mark.view.position, mark.created_ms))
 
+    def standing_at(self, tenant: str, sessions: Iterable[str], position: int) -> list[str]:
+        """Of the sessions, the oldest first, whose head or bookmark seems to stand there."""
+        names, pipe = list(sessions), self._redis.pipeline(transaction=False)
+        for name in names:
+            pipe.hmget(tenant_key(tenant, "head", name), "created_ms", "position")
+            pipe.hvals(tenant_key(tenant, "marks", name))
+        answers, wanted = iter(pipe.execute()), str(position).encode()
+        found = []
+        for name, ((created, at), marks) in zip(names, zip(answers, answers, strict=True), strict=True):
+            if at == wanted or any(b'"%s"' % wanted in mark for mark in marks):
+                found.append((created or b"", name))
+        return [name for _, name in sorted(found)]
+
     def history(self, tenant: str, session: str) -> list[Past]:
         """The latest first; without what is over. Raises Damaged."""
         found = []
