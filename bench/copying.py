@@ -4,9 +4,10 @@
 
 The source is Python's standard library, tokenised. `host_us` is the constraint alone, a step of a quote (what may
 follow, and the id taken): quotes that stand in the source, and the dearest places there are (the source's commonest
-ids; a source that says one thing all along). `decode` is the engine's time for a token, by turns without and with an
-open quote, in the case where a token takes least, a context of 64 tokens on one CPU thread. Times are the thread's own
-CPU time, since others work on the machine; `build_wall_s` is by the clock.
+ids; a source that says one thing all along). `decode` is the engine's time for a token, a step without and a step with
+an open quote by turns, in the case where a token takes least, a context of 64 tokens on one CPU thread; medians, and
+their difference as a share. Times are the thread's own CPU time, since others work on the machine; `build_wall_s` is by
+the clock.
 """
 
 import argparse
@@ -25,12 +26,13 @@ import torch
 from bench.prefill import where
 from engine import Copying, Engine, EngineConfig, Occurrences, SamplingParams, load_model
 from engine.copying import LONGEST, Copier
+from engine.model import KimiLinear
 from services.inference.sources import letters_of
 from services.inference.text import Tokenizer, load_tokenizer, special_id
 
 SIZES = (140_000, 1_000_000)
 QUOTES, LENGTH = 400, 24  # walked through on the host
-DECODED, ROUNDS = 48, 15  # tokens of a decoding, pairs of decodings
+DECODED, ROUNDS = 48, 15  # tokens of a decoding, decodings
 
 
 def main() -> None:
@@ -45,7 +47,7 @@ def main() -> None:
     ids, begins = library(tokenizer, max(SIZES)), letters_of(tokenizer).begins
     rows = [indexed(ids[:size], begins, marks) for size in SIZES]
     copying = Copying((Occurrences(ids, begins),), *marks, longest=LONGEST)
-    found = {"rows": rows, "one_thing": one_thing(max(SIZES), marks), "decode": decode(Engine(model, CONFIG), copying)}
+    found = {"rows": rows, "one_thing": one_thing(max(SIZES), marks), "decode": decode(model, copying)}
     for name, value in found.items():
         print(name, json.dumps(value, indent=1), flush=True)
     arguments.out.write_text(json.dumps({"command": "python -m bench.copying"} | where() | found, indent=1) + "\n")
@@ -102,35 +104,40 @@ def shares(seconds: list[float]) -> dict[str, float]:
     return {"mean": round(statistics.mean(seconds) * 1e6, 1)} | named | {"steps": len(seconds)}
 
 
-def decode(engine: Engine, copying: Copying) -> dict[str, Any]:
-    """Pairs one after another, so that what else the machine does falls on both."""
-    base = engine.open()
-    engine.read(base, random.Random(0).choices(range(20, 4000), k=64))
-    list(stepped(engine))
-    once(engine, base, copying, True, 0)  # warm
-    pairs = [(once(engine, base, copying, False, n), once(engine, base, copying, True, n)) for n in range(ROUNDS)]
-    free, held = (min(seconds) for seconds in zip(*pairs, strict=True))
-    share = statistics.median(after / before - 1 for before, after in pairs)
-    return {"ms_without": round(free * 1e3, 2), "ms_with": round(held * 1e3, 2), "tokens": DECODED, "pairs": ROUNDS,
-            "dearer_by_median_of_pairs": round(share, 4)}  # fmt: skip
+def decode(model: KimiLinear, copying: Copying) -> dict[str, Any]:
+    """Two engines, a step of one and a step of the other, so that what else the machine does falls on both."""
+    free, held = Engine(model, CONFIG), Engine(model, CONFIG)
+    spent = np.array([pair for seed in range(ROUNDS) for pair in pairs(free, held, copying, seed)])
+    without, within = np.median(spent, 0) * 1e3
+    return {"ms_without": round(without, 3), "ms_with": round(within, 3), "share": round(within / without - 1, 4),
+            "pairs": len(spent)}  # fmt: skip
 
 
-def once(engine: Engine, base: int, copying: Copying, held: bool, seed: int) -> float:
-    """Seconds a token behind the opening mark: drawn from all, or from what the source goes on with."""
-    fork = engine.fork(base)
-    params = SamplingParams(temperature=1.0, seed=seed, max_tokens=DECODED)
-    engine.generate(fork, params, [copying.open], copying if held else None)
-    started = time.thread_time()
-    tokens = sum(1 for _ in stepped(engine))
-    spent = time.thread_time() - started
-    engine.close(fork)
-    return spent / tokens
+def pairs(free: Engine, held: Engine, copying: Copying, seed: int) -> Iterator[tuple[float, float]]:
+    """Seconds of a token, most likely first: among all; and, the quote being open, of what the source goes on with."""
+    ids, params = random.Random(seed).choices(range(20, 4000), k=64), SamplingParams(max_tokens=DECODED)
+    sequences = [read(engine, ids) for engine in (free, held)]
+    free.generate(sequences[0], params, [copying.open])
+    held.generate(sequences[1], params, [copying.open], copying)
+    while free.busy and held.busy:
+        yield timed(free), timed(held)
+    for engine, sequence in zip((free, held), sequences, strict=True):
+        engine.close(sequence)
+        engine.step()
 
 
-def stepped(engine: Engine) -> Iterator[None]:
+def read(engine: Engine, ids: list[int]) -> int:
+    sequence = engine.open()
+    engine.read(sequence, ids)
     while engine.busy:
         engine.step()
-        yield
+    return sequence
+
+
+def timed(engine: Engine) -> float:
+    started = time.thread_time()
+    engine.step()
+    return time.thread_time() - started
 
 
 if __name__ == "__main__":
