@@ -50,7 +50,7 @@ class Rung:
 
 @dataclass(frozen=True)
 class Layout:
-    """What the bytes are. latents: (layers, width, dtype) of a token's row; tensors: a state's, (name, dtype, shape)."""
+    """What the bytes are. latents: (layers, width, dtype) of a token's row; tensors: (name, dtype, shape) of each."""
 
     latents: tuple[int, int, str]
     tensors: tuple[tuple[str, str, tuple[int, ...]], ...]
