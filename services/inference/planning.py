@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 from services import errors
 from services.inference.calls import session_id
@@ -61,12 +62,11 @@ def _segments(service: Service, requests: Iterator[pb.PlanRequest]) -> list[list
 
 def _whose(service: Service, tenant: str, place: Manifest) -> tuple[str, str]:
     """The oldest session that went through this place, and its last bookmark up to there."""
-    heads = service.vault.heads
-    born = {session: heads.raw(tenant, session).get("created_ms", "") for session in heads.all_sessions(tenant)}
-    for session in sorted(born, key=lambda name: born[name]):
-        marks = [mark for mark in service.vault.marks(tenant, session) if mark.view.position <= place.position]
-        if any(mark.view.digest == place.digest for mark in marks):
-            return session, marks[-1].name
-        if service.vault.head(tenant, session).digest == place.digest:
-            return session, marks[-1].name if marks else ""
+    vault = service.vault
+    for session in vault.bookmarks.standing_at(tenant, vault.heads.all_sessions(tenant), place.position):
+        with suppress(errors.DataLoss, errors.NotFound):  # somebody else's damage, or gone by now
+            marks = [mark for mark in vault.marks(tenant, session) if mark.view.position <= place.position]
+            here = {mark.view.digest for mark in marks} | {vault.head(tenant, session).digest}
+            if place.digest in here:
+                return session, marks[-1].name if marks else ""
     return "", ""

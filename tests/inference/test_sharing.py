@@ -137,6 +137,19 @@ def test_a_rung_is_set_where_readings_part(make_server: Callable[..., InferenceS
         assert (client.describe_session("s2").head.digest, ask(client, "s2").ids) == control([texts[2]])
 
 
+def test_a_plan_names_the_oldest_reading_whatever_state_others_are_in(
+    client: InferenceClient, store: redis.Redis
+) -> None:
+    for session in ("older", "newer"):
+        client.open_session(session)
+        read(client, session, LONG, bookmark="whole")
+    client.open_session("damaged")
+    read(client, "damaged", "Another text.", bookmark="mark")
+    store.hset("shiori:{default}:marks:damaged", "mark", "{")
+    plan = client.plan("", [[text(LONG)], [text("One more.")]])
+    assert (plan.from_session, plan.from_bookmark) == ("older", "whole")
+
+
 def test_an_added_chapter_costs_itself(client: InferenceClient, control: Any) -> None:
     chapters = [BOOK[:1500], "Chapter two. " + BOOK[300:1800], "Chapter three, which is new. " + BOOK[:500]]
     client.open_session("a")
