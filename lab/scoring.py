@@ -58,12 +58,17 @@ def mean(values: Sequence[float], scale: float = 100) -> dict:
 
     Items are taken as independent: questions that share a text make the true interval somewhat wider.
     """
+    share = len(values) > 0 and set(values) <= {0.0, 1.0}
+    return figure(values, wilson(sum(values), len(values)), scale) if share else gain(values, scale)
+
+
+def gain(values: Sequence[float], scale: float = 100) -> dict:
+    """The mean of paired differences; the interval is always the bootstrap's."""
     if not len(values):
         raise ValueError("a mean of no values: the measure found nothing to count")
-    n, share = len(values), set(values) <= {0.0, 1.0}
-    low, high = wilson(sum(values), n) if share else bootstrap(values)
-    return {
-        "value": round(scale * sum(values) / n, 2),
-        "n": n,
-        "ci95": [round(scale * low, 2), round(scale * high, 2)],
-    }
+    return figure(values, bootstrap(values), scale)
+
+
+def figure(values: Sequence[float], ci95: tuple[float, float], scale: float) -> dict:
+    middle = scale * sum(values) / len(values)
+    return {"value": round(middle, 2), "n": len(values), "ci95": [round(scale * edge, 2) for edge in ci95]}

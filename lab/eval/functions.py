@@ -12,7 +12,7 @@ from lab.eval.asking import each
 from lab.eval.items import Missing, sample, valid
 from lab.eval.repositories import Case, Place, installed, of_pack
 from lab.eval.run import Figures, Run, percent
-from lab.scoring import mean
+from lab.scoring import gain
 from services.agent import answer, repo
 from services.agent.retrieve import index_of
 from services.agent.types import SourceView
@@ -76,5 +76,5 @@ def figures(name: str, cases: list[Case], told: list[dict[str, Place | None]]) -
         {way: float(place == case.place) for way, place in ways.items()} for case, ways in zip(cases, told, strict=True)
     ]
     out = {f"{name}.{way}": percent([hit[way] for hit in hits]) for way in hits[0]}
-    gain = [hit["product"] - hit["bm25"] for hit in hits]
-    return out | {f"{name}.over.bm25": mean(gain) | {"unit": "%, paired difference"}}
+    better = [hit["product"] - hit["bm25"] for hit in hits]
+    return out | {f"{name}.over.bm25": gain(better) | {"unit": "%, paired difference"}}

@@ -5,7 +5,7 @@ import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 from lab.eval.asking import groups
@@ -52,7 +52,7 @@ def file_of(rows: Sequence[Row]) -> str:
 
 def installed(package: str) -> tuple[SourceView, list[Case]]:
     """A Python package of this environment, whole, its docstrings blanked. ModuleNotFoundError when it is not there."""
-    spec = find_spec(package)
+    spec = PathFinder.find_spec(package)  # also of a module that has put another in its place (kombu)
     if spec is None or not spec.submodule_search_locations:
         raise ModuleNotFoundError(f"no package {package} in this environment")
     root = Path(next(iter(spec.submodule_search_locations)))

@@ -15,7 +15,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from lab.eval.asking import each, session
 from lab.eval.items import document, sample, valid
 from lab.eval.run import Figures, Run, percent
-from lab.scoring import mean
+from lab.scoring import gain, mean
 from services.agent import Summary, read_source, summarise_chapter
 from services.agent.summarise import prose
 from services.agent.types import SourceView
@@ -90,6 +90,6 @@ def figures(name: str, told: Sequence[Scores], differences: bool) -> Figures:
         for way in told[0]:
             out[f"{name}.{way}.{kind}"] = mean([scores[way][kind] for scores in told]) | {"unit": "F x 100"}
             if differences and way != "product":
-                gain = [scores["product"][kind] - scores[way][kind] for scores in told]
-                out[f"{name}.over.{way}.{kind}"] = mean(gain) | {"unit": "F x 100, difference"}
+                better = [scores["product"][kind] - scores[way][kind] for scores in told]
+                out[f"{name}.over.{way}.{kind}"] = gain(better) | {"unit": "F x 100, difference"}
     return out

@@ -8,7 +8,7 @@ import pytest
 
 from lab.eval.items import Missing, squad_file
 from lab.eval.run import graded, literal, merged
-from lab.scoring import best, bootstrap, exact, f1, holds, mean, plain, wilson
+from lab.scoring import best, bootstrap, exact, f1, gain, holds, mean, plain, wilson
 
 
 def test_normalisation_is_squads() -> None:
@@ -54,6 +54,12 @@ def test_a_refusal_scores_nothing_and_is_counted() -> None:
     assert found["x.em"]["value"] == found["x.f1"]["value"] == pytest.approx(33.33)
     assert found["x.false_refusals"]["value"] == pytest.approx(33.33)
     assert found["x.em"]["n"] == 3
+
+
+def test_differences_get_the_bootstraps_interval_also_when_all_are_zero_or_one() -> None:
+    values = [0.0] * 14 + [1.0]
+    assert gain(values)["ci95"][0] == 0.0 < mean(values)["ci95"][0]
+    assert gain(values)["value"] == mean(values)["value"] == 6.67
 
 
 def test_no_values_are_no_mean() -> None:
