@@ -18,11 +18,11 @@ from bench.prefill import at_depth
 from engine import Engine
 from services.inference.driver import Driver, Stop
 from services.inference.readings import Readings
+from services.vault.connections import Connections
 from services.vault.drafts import Draft, Piece
 from services.vault.keeper import Keeper
 from services.vault.manifest import Manifest
 from services.vault.metrics import Metrics
-from services.vault.resp import Connections
 from services.vault.sealing import MAX_VALUE, opened, page_tokens
 from services.vault.setup import VaultSettings, connect, open_vault
 from services.vault.store import block_key

@@ -27,7 +27,7 @@ import redis
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from bench.where import where
-from services.vault.resp import Connections
+from services.vault.connections import Connections
 
 MIB, TAG, NONCE = 1 << 20, 16, bytes(12)
 SIZES = (2 * MIB - 64, MIB // 2 - 64)

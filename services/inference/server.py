@@ -12,7 +12,7 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from services.inference.client import SERVER_KEEPALIVE_OPTIONS
+from services.inference.channel import SERVER_KEEPALIVE_OPTIONS
 from services.inference.operator import Operator
 from services.inference.pb import inference_pb2, inference_pb2_grpc
 from services.inference.service import load_service

@@ -16,10 +16,11 @@ import redis
 import structlog
 
 from services.vault.cold import Cold, asked
+from services.vault.connections import Connections
 from services.vault.keys import TenantKey
 from services.vault.metrics import Metrics
 from services.vault.names import block_key, cold_key
-from services.vault.resp import Connections, ValueTooLong
+from services.vault.resp import ValueTooLong
 from services.vault.ring import Ring, Slot
 from services.vault.sealing import MAX_VALUE, Damaged, Ref, opened
 

@@ -12,11 +12,11 @@ import structlog
 
 from services import errors
 from services.vault.cold import Cold
+from services.vault.connections import Connections
 from services.vault.drafts import LOG_TOKENS
 from services.vault.keeper import Keeper, Limits
 from services.vault.keys import Keys, master_keys
 from services.vault.metrics import Metrics
-from services.vault.resp import Connections
 from services.vault.ring import Ring
 from services.vault.store import Store
 from services.vault.tiers import TenantKeys

@@ -15,13 +15,13 @@ from typing import Any
 import redis
 
 from services.vault.cold import Cold, asked
+from services.vault.connections import Connections
 from services.vault.drafts import Making, runs
 from services.vault.fetching import Fetcher, Lost
 from services.vault.keys import TenantKey
 from services.vault.manifest import Manifest
 from services.vault.metrics import Metrics
 from services.vault.names import block_key, cold_key, counters_key, manifest_key
-from services.vault.resp import Connections
 from services.vault.ring import Ring
 from services.vault.sealing import Block, Damaged, Ref, open_manifest, sealed
 

@@ -10,7 +10,8 @@ import pytest
 import redis
 from redis import exceptions
 
-from services.vault.resp import Connection, Connections
+from services.vault.connections import Connections
+from services.vault.resp import Connection
 from tests.conftest import free_port
 from tests.vault.servers import Starter, certificate, tls_before
 
