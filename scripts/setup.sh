@@ -8,7 +8,7 @@ cd "$ROOT"
 
 TORCH_VERSION=2.13.0
 TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
-EXTRAS=${SHIORI_EXTRAS:-dev}
+EXTRAS=${SHIORI_EXTRAS:-dev,parity}
 
 # ---- Python ------------------------------------------------------------------------------------------------------
 

@@ -166,7 +166,8 @@ def net_of(model: Path, device: torch.device) -> Net:
     found = read(model / "model.safetensors")
     embedding = found["model.embed_tokens.weight"]
     tied = torch.equal(found.get("lm_head.weight", embedding), embedding)
-    config = read_config(model / "config.json") | {"tie_word_embeddings": tied}
+    absent = {"kv_a_layernorm_eps": 1e-6}  # what the engine takes an absent field for
+    config = absent | read_config(model / "config.json") | {"tie_word_embeddings": tied}
     net = Net(config, torch.bfloat16 if device.type == "cuda" else torch.float32)
     load_into(net, found)
     if device.type == "cpu":  # fla's kernels need a GPU

@@ -45,18 +45,22 @@ class Judge:
         self._run([self.engine.read(seq, ids)])
         return seq
 
-    def ask(self, text: str, turns: list[list[int]], most: int = MOST) -> Iterator[list[int]]:
+    def ask(self, text: str, turns: list[list[int]], most: int = MOST) -> list[list[int]]:
         """What is said after each turn, greedily; every turn is read behind the text alone."""
         seq = self._open([DOC, *self.vocab.encode(text).tolist()])
-        for some in (turns[i : i + TOGETHER] for i in range(0, len(turns), TOGETHER)):
-            forks = [self.engine.fork(seq) for _ in some]
-            self._run([self.engine.read(f, ids) for f, ids in zip(forks, some, strict=True)])
-            params = SamplingParams(max_tokens=most, stop_ids=(END,))
-            for said in self._run([self.engine.generate(f, params) for f in forks]):
-                yield [token.id for token in said]
-            for fork in forks:
-                self.engine.close(fork)
+        some = [turns[i : i + TOGETHER] for i in range(0, len(turns), TOGETHER)]
+        said = [ids for together in some for ids in self._side_by_side(seq, together, most)]
         self.engine.close(seq)
+        return said
+
+    def _side_by_side(self, seq: int, turns: list[list[int]], most: int) -> list[list[int]]:
+        forks = [self.engine.fork(seq) for _ in turns]
+        self._run([self.engine.read(fork, ids) for fork, ids in zip(forks, turns, strict=True)])
+        params = SamplingParams(max_tokens=most, stop_ids=(END,))
+        said = self._run([self.engine.generate(fork, params) for fork in forks])
+        for fork in forks:
+            self.engine.close(fork)
+        return [[token.id for token in tokens] for tokens in said]
 
     def losses(self, ids: list[int], behind: list[int] | None = None) -> list[float]:
         """-ln p of every token but the first, of a reading or of what is read behind it."""
