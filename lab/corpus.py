@@ -1,25 +1,36 @@
-"""The corpus as flat arrays of tokens: made once from the pack, drawn from by position.
+"""The corpus as flat arrays of tokens, drawn from by position (`lab.parcel` makes them and takes them along).
 
-`python -m lab.corpus OUT FILE...` writes FILE.tokens.npy, FILE.ends.npy and FILE.held.json for each pack file: one text
-in two hundred is held out by its name's hash, for perplexity.
+Held out, for perplexity and for honest questions: one text in two hundred by its name's hash, nine books by name, and
+the articles that the `valid` questions are about.
 """
 
-import json
-import multiprocessing
-import sys
-import time
+import functools
+import random
 import zlib
 from pathlib import Path
 
 import numpy as np
-from tokenizers import Tokenizer
 
 from lab.pack import PACK, rows
 from lab.tokenizer import DOC, FILE
 
+HELD_BOOKS = {  # from every source and of every length; The Wonderful Wizard of Oz among them
+    f"book-{number:04}" for number in (3, 28, 67, 103, 130, 228, 312, 362, 387)
+}
+KINDS = ("wiki", "books", "docs", "code")
+
+
+@functools.cache
+def asked_titles() -> frozenset[str]:
+    """Titles of the articles that questions of the valid split are about."""
+    valid = (row for row in rows(PACK / "qa/squad.jsonl.zst") if row["split"] == "valid")
+    return frozenset(row["title"].replace("_", " ").lower() for row in valid)
+
 
 def held_out(row: dict) -> bool:
-    return zlib.crc32(row["id"].encode()) % 200 == 0
+    if row["id"] in HELD_BOOKS or zlib.crc32(row["id"].encode()) % 200 == 0:
+        return True
+    return (row.get("title") or "").lower() in asked_titles()
 
 
 def text_of(row: dict) -> str:
@@ -30,65 +41,57 @@ def text_of(row: dict) -> str:
     return f"{title}\n\n{row['text']}" if title and not row["text"].startswith(("#", title)) else row["text"]
 
 
-def encode_part(job: tuple[str, int, int]) -> tuple[list[np.ndarray], list[str]]:
-    name, part, parts = job
-    tokenizer = Tokenizer.from_file("lab/model/tokenizer.json")
-    kept, held = [], []
-    for number, row in enumerate(rows(PACK / f"{name}.jsonl.zst")):
-        if number % parts == part:
-            text = text_of(row | {"part": "/" + name.split("/")[-1]})
-            if held_out(row):
-                held.append(text)
-            else:
-                kept.append(np.array(tokenizer.encode(text).ids, np.uint16))
-    return kept, held
+class Part:
+    """Texts of one kind from one file: `tokens` uint16 [N], `ends` int64 [texts], and their order by length."""
 
+    def __init__(self, folder: Path, stem: str):
+        self.kind = stem.split("-")[0]
+        self.tokens = np.load(folder / f"{stem}.tokens.npy", mmap_mode="r")
+        self.ends = np.load(folder / f"{stem}.ends.npy")
+        self.starts = np.concatenate([[0], self.ends[:-1]])
+        lengths = self.ends - self.starts
+        self.order = np.argsort(-lengths, kind="stable")
+        self.longest = lengths[self.order]  # falling
+        self.total = np.cumsum(self.longest)
 
-def encode(name: str, out: Path, parts: int) -> None:
-    with multiprocessing.Pool(parts) as pool:
-        done = pool.map(encode_part, [(name, part, parts) for part in range(parts)], chunksize=1)
-    texts = [text for kept, _ in done for text in kept]
-    stem = name.split("/")[-1]
-    np.save(out / f"{stem}.ends.npy", np.cumsum([len(t) for t in texts]))
-    (out / f"{stem}.held.json").write_text(json.dumps([text for _, held in done for text in held]))
-    np.save(out / "writing.npy", np.concatenate(texts))
-    (out / "writing.npy").rename(out / f"{stem}.tokens.npy")  # appears whole
+    def at_least(self, size: int) -> int:
+        """How many tokens stand in texts of this length or more."""
+        count = int(np.searchsorted(-self.longest, -size, side="right"))
+        return int(self.total[count - 1]) if count else 0
+
+    def text(self, pick: random.Random, size: int) -> tuple[int, int]:
+        """(start, end) of a text of at least `size` tokens, any token of such texts as likely to be hit."""
+        at = pick.randrange(self.at_least(size))
+        index = self.order[int(np.searchsorted(self.total, at, side="right"))]
+        return int(self.starts[index]), int(self.ends[index])
 
 
 class Corpus:
-    """Draws stretches of text; parts that appear on disk later are taken in by `refresh`."""
+    """Draws texts and stretches of them; `weights` says how much of each kind is wanted."""
 
     def __init__(self, folder: Path, weights: dict[str, float]):
-        self.folder, self.weights, self.parts = folder, weights, {}
-        self.refresh()
-        while not self.parts:  # still being written
-            time.sleep(0.5)
-            self.refresh()
+        stems = sorted(path.name.split(".")[0] for path in folder.glob("*.tokens.npy"))
+        if not stems:
+            raise FileNotFoundError(f"no *.tokens.npy in {folder}: unpack a parcel first (python -m lab.parcel unpack)")
+        self.parts, self.weights = [Part(folder, stem) for stem in stems], weights
+        self.whole = {kind: sum(len(p.tokens) for p in self.parts if p.kind == kind) for kind in KINDS}
 
-    def refresh(self) -> None:
-        for path in sorted(self.folder.glob("*.tokens.npy")):
-            stem = path.name.split(".")[0]
-            if stem not in self.parts:
-                self.parts[stem] = (np.load(path, mmap_mode="r"), np.load(self.folder / f"{stem}.ends.npy"))
-        kinds = [s.split("-")[0] for s in self.parts]
-        shares = [self.weights.get(k, 0.1) / kinds.count(k) for k in kinds]
-        self.shares = [s * len(self.parts[stem][0]) ** 0.5 for s, stem in zip(shares, self.parts, strict=True)]
-        self.prose = [0 if k == "code" else s for k, s in zip(kinds, self.shares, strict=True)]
+    def choose(self, pick: random.Random, size: int, prose: bool) -> Part | None:
+        """A part by its kind's weight and its tokens in texts of at least `size`."""
+        shares = [
+            0.0 if prose and p.kind == "code" else self.weights[p.kind] * p.at_least(size) / self.whole[p.kind]
+            for p in self.parts
+        ]
+        return pick.choices(self.parts, shares)[0] if any(shares) else None
 
-    def draw(self, pick, limit: int, prose: bool = False) -> tuple[int, np.ndarray]:
-        """(marker, tokens): a whole text, or a stretch of it from a random place when it is longer than the limit."""
-        stem = pick.choices(list(self.parts), self.prose if prose and any(self.prose) else self.shares)[0]
-        tokens, ends = self.parts[stem]
-        index = int(np.searchsorted(ends, pick.randrange(len(tokens)), side="right"))
-        start, end = (int(ends[index - 1]) if index else 0), int(ends[index])
+    def draw(self, pick: random.Random, limit: int, prose: bool = False, least: int = 1) -> tuple[int, np.ndarray]:
+        """(marker, tokens): a text of at least `least` tokens if there is one, or a stretch of it of `limit` tokens."""
+        part = self.choose(pick, least, prose)
+        while part is None:
+            least //= 2
+            part = self.choose(pick, least, prose)
+        start, end = part.text(pick, least)
         if end - start > limit:
             start = pick.randrange(start, end - limit + 1) if pick.random() < 0.8 else start
             end = start + limit
-        return (FILE if stem.startswith("code") else DOC), np.array(tokens[start:end])
-
-
-if __name__ == "__main__":
-    folder = Path(sys.argv[1])
-    folder.mkdir(parents=True, exist_ok=True)
-    for file in sys.argv[2:]:
-        encode(f"corpus/{file}", folder, max(1, multiprocessing.cpu_count() - 1))
+        return (FILE if part.kind == "code" else DOC), np.array(part.tokens[start:end])

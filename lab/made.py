@@ -1,117 +1,128 @@
-"""Tasks that cost no rows: facts planted in text, key-value lists, blanked sentences, recitation.
+"""Facts planted in text: single ones, one of many keys, several values of a key, values handed on from name to name.
 
-Each function returns the text that is read and the questions about it: (question, answer) in tokens, answer None where
-the text does not say.
+Each task returns the text that is read and the turns about it (question, answer), answer None where the text does not
+say. The wordings are in facts.txt, the words in `lab.words`; `lab.eval` measures with wordings of its own.
 """
 
 import itertools
 import random
+import string
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from lab.pieces import Tokens, Turn, occurs
 from lab.vocab import Vocabulary
+from lab.words import coined, digits, fillers
 
-Tokens = np.ndarray
-Turn = tuple[Tokens, Tokens | None]
-
-PEOPLE = """
-Anna Boris Clara David Emil Fatima George Helen Ivan Julia Karim Laura Miguel Nadia Oscar Priya Quentin Rosa
-Stefan Tara Umar Vera Walter Xenia Yusuf Zoe Alice Bruno Carmen Dmitri Elena Felix Greta Hugo Ingrid Jonas
-Kenji Lena Marcus Nora Otto Paula Rafael Sofia Thomas Ursula Victor Wendy Daniel Martha Samuel Edith Holmes
-Watson Dorothy
-""".split()  # noqa: SIM905
-PLACES = """
-Lisbon Oslo Cairo Lima Kyoto Dublin Prague Tunis Havana Riga Quito Delhi Boston Geneva Naples Seville Tbilisi
-Vienna Warsaw Zagreb Ankara Bergen Dakar Hanoi Jakarta Kiev London Manila Nairobi Paris Rome Sofia Tokyo
-Sydney
-""".split()  # noqa: SIM905
-THINGS = """
-lantern ledger compass engine garden mirror violin harbour library museum tower bridge kettle wagon clock
-orchard cellar telescope notebook parcel statue kitchen station piano basket ladder curtain anchor furnace
-barrel server cluster pipeline archive router database backup printer vault locker gate safe account project
-""".split()  # noqa: SIM905
-COLOURS = """
-red blue green black white yellow purple orange brown grey silver golden crimson turquoise
-""".split()  # noqa: SIM905
-TEMPLATES = [  # fact, question
-    ("The secret code of {who} is {number}.", "What is the secret code of {who}?"),
-    ("The special magic number for {thing} is {number}.", "What is the special magic number for {thing}?"),
-    ("The password of the {thing} is {word}.", "What is the password of the {thing}?"),
-    ("{who} keeps the {thing} in {place}.", "Where does {who} keep the {thing}?", "place"),
-    ("The {thing} of {who} is {colour}.", "What colour is the {thing} of {who}?"),
-    ("{who} paid {number} crowns for the {thing}.", "How many crowns did {who} pay for the {thing}?"),
-    ("The {colour} {thing} belongs to {who}.", "Who owns the {colour} {thing}?", "who"),
-    ("{who} was born in {place} in the year {year}.", "In what year was {who} born?"),
-    ("{who} was born in {place} in the year {year}.", "Where was {who} born?", "place"),
-    ("The meeting in {place} begins at {hour} o'clock.", "At what hour does the meeting in {place} begin?"),
+SEVERAL = [  # statements, questions, the hole that is asked for
     (
-        "The access key for the {thing} in {place} is {word}-{number}.",
-        "What is the access key for the {thing} in {place}?",
+        ["One of the magic numbers for {thing} is {number}.", "{number} is a magic number for {thing} as well."],
+        ["What are all the magic numbers for {thing}?", "List every magic number for {thing}."],
+        "number",
+    ),
+    (
+        ["{friend} is a child of {who}.", "One child of {who} is {friend}.", "{who} is the parent of {friend}."],
+        ["Who are the children of {who}?", "Name all children of {who}."],
+        "friend",
+    ),
+    (
+        ["{who} once lived in {place}.", "For some years {who} had a house in {place}.", "{place} was home to {who}."],
+        ["Where has {who} lived?", "In which places did {who} live?"],
+        "place",
+    ),
+    (
+        ["The {thing} opens with {key}.", "{key} is accepted by the {thing}.", "A key of the {thing}: {key}"],
+        ["Which keys open the {thing}?", "What are all the keys of the {thing}?"],
         "key",
     ),
-    ("Remember that the best thing to do in {place} is to {phrase}.", "What is the best thing to do in {place}?"),
-    ("The default timeout of the {thing} is {number} milliseconds.", "What is the default timeout of the {thing}?"),
-    ("{who} lent the {thing} to {friend}.", "To whom did {who} lend the {thing}?"),
-    ('The favourite word of {who} is "{word}".', "What is the favourite word of {who}?"),
+    (
+        ["{who} owns a {thing}.", "A {thing} is among the things of {who}.", "{who} has kept the {thing}."],
+        ["What does {who} own?", "Which things belong to {who}?"],
+        "thing",
+    ),
 ]
-PHRASES = [
-    "eat a sandwich in the park",
-    "walk along the river at dawn",
-    "visit the old fish market",
-    "climb the church tower",
-    "listen to the street musicians",
-    "take the night ferry",
-    "read under the plane trees",
-    "buy figs from the sailors",
+CHAINS = [  # first statement, next statement, question for one name, question for a value
+    ("VAR {a} = {v}", "VAR {b} = VAR {a}", "What is the value of VAR {b}?", "Which variables have the value {v}?"),
+    ("{a} = {v}", "{b} = {a}", "What is {b}?", "Find all variables that are {v}."),
+    ("Let {a} be {v}.", "Let {b} be equal to {a}.", "What is {b} equal to?", "Which of them equal {v}?"),
+    ("{a} := {v};", "{b} := {a};", "{b} = ?", "Everything that equals {v}?"),
+    (
+        "The safe {a} opens with {v}.",
+        "The safe {b} opens like {a}.",
+        "What opens safe {b}?",
+        "Which safes open with {v}?",
+    ),
+    ("{a} weighs {v} pounds.", "{b} weighs as much as {a}.", "How much does {b} weigh?", "Who weighs {v} pounds?"),
 ]
-HOLES = {"number", "word", "place", "colour", "who", "year", "hour", "phrase", "friend"}
 
 
-def fillers(pick: random.Random, vocab: Vocabulary) -> dict[str, str]:
-    word = "".join(
-        vocab.tokenizer.decode([int(vocab.plain[pick.randrange(len(vocab.plain))])]).strip()
-        for _ in range(pick.choice([1, 1, 2]))
-    )
-    return {
-        "who": pick.choice(PEOPLE),
-        "friend": pick.choice(PEOPLE),
-        "place": pick.choice(PLACES),
-        "thing": pick.choice(THINGS),
-        "colour": pick.choice(COLOURS),
-        "number": str(pick.randrange(10 ** pick.randrange(1, 7))),
-        "word": word,
-        "year": str(pick.randrange(1500, 2030)),
-        "hour": str(pick.randrange(1, 25)),
-        "phrase": pick.choice(PHRASES),
-    }
+@dataclass(frozen=True)
+class Relation:
+    hole: str
+    statements: list[str]
+    questions: list[str]
+
+    def key(self, values: dict[str, str]) -> str:
+        """What makes two facts of this relation the same question."""
+        return self.questions[0].format(**values)
+
+
+def relations() -> list[Relation]:
+    blocks = (Path(__file__).parent / "facts.txt").read_text().strip().split("\n\n")
+    lines = [block.split("\n") for block in blocks]
+    return [Relation(hole, said.split(" | "), asked.split(" | ")) for hole, said, asked in lines]
+
+
+RELATIONS = relations()
+
+
+def as_read(placed: str, answer: str) -> str:
+    """The answer with the one space before it, if it stands so in the text (lab.spans.quote)."""
+    return (" " if " " + answer in placed else "") + answer
+
+
+def state(statement: str, hole: str, values: dict[str, str], pick: random.Random, vocab: Vocabulary):
+    """(tokens of the sentence as it will stand in the text, tokens of the answer), or None where they do not fit."""
+    placed = pick.choice([" ", " ", "\n\n"]) + statement.format(**values)
+    sentence, answer = vocab.encode(placed), vocab.encode(as_read(placed, values[hole]))
+    return (sentence, answer) if occurs(answer, sentence) else None
+
+
+def facts(
+    pool: list[Relation], count: int, pick: random.Random, vocab: Vocabulary
+) -> list[tuple[Tokens, Tokens, Tokens]]:
+    """Up to `count` facts (sentence, question, answer), no two with the same question."""
+    found, known = [], set()
+    for _ in range(3 * count):
+        relation, values = pick.choice(pool), fillers(pick, vocab)
+        stated = state(pick.choice(relation.statements), relation.hole, values, pick, vocab)
+        if stated and relation.key(values) not in known:
+            known.add(relation.key(values))
+            found.append((stated[0], vocab.encode(pick.choice(relation.questions).format(**values)), stated[1]))
+        if len(found) == count:
+            break
+    return found
 
 
 def fact(pick: random.Random, vocab: Vocabulary) -> tuple[str, str, str]:
-    """(sentence, question, answer with the space before it)."""
-    template, question, *hole = pick.choice(TEMPLATES)
-    values = fillers(pick, vocab)
-    values["key"] = f"{values['word']}-{values['number']}"
-    asked = (
-        hole[0]
-        if hole
-        else next(
-            h for h in ("number", "word", "year", "hour", "phrase", "friend", "colour") if "{" + h + "}" in template
-        )
-    )
-    answer = values[asked]
-    sentence = template.format(**values)
-    return sentence, question.format(**values), (" " if " " + answer in sentence else "") + answer
+    """(sentence, question, answer with the space before it) in words."""
+    relation, values = pick.choice(RELATIONS), fillers(pick, vocab)
+    sentence = pick.choice(relation.statements).format(**values)
+    return sentence, pick.choice(relation.questions).format(**values), as_read(" " + sentence, values[relation.hole])
 
 
 def sentence_starts(tokens: Tokens, vocab: Vocabulary) -> np.ndarray:
     """Positions right after the end of a sentence."""
-    return np.flatnonzero(vocab.stop[tokens[:-1]] | vocab.newline[tokens[:-1]]) + 1
+    ended = vocab.stop[tokens[:-1]] & vocab.opens[tokens[1:]]
+    return np.flatnonzero(ended | vocab.newline[tokens[:-1]]) + 1
 
 
 def plant(filler: Tokens, sentences: list[Tokens], pick: random.Random, vocab: Vocabulary) -> Tokens:
-    """The filler with each sentence put between two of its own, at random depth."""
+    """The filler with each sentence put between two of its own, at random depth, in the given order."""
     ends = sentence_starts(filler, vocab)
-    spots = sorted(pick.choice(ends) if len(ends) else pick.randrange(len(filler)) for _ in sentences)
+    spots = sorted(int(pick.choice(ends)) if len(ends) else pick.randrange(len(filler)) for _ in sentences)
     pieces, last = [], 0
     for spot, sentence in zip(spots, sentences, strict=True):
         pieces += [filler[last:spot], sentence]
@@ -119,19 +130,76 @@ def plant(filler: Tokens, sentences: list[Tokens], pick: random.Random, vocab: V
     return np.concatenate([*pieces, filler[last:]])
 
 
+def asked_of(filler: Tokens, found: list, most: int, absent: float, pick: random.Random, vocab: Vocabulary):
+    """All facts but the last planted, some of them asked for; now and then the last, which is not there."""
+    (_, stranger, _), *planted = found[::-1]
+    text = plant(filler, [sentence for sentence, _, _ in planted], pick, vocab)
+    turns: list[Turn] = [(question, answer) for _, question, answer in pick.sample(planted, min(most, len(planted)))]
+    if pick.random() < absent:
+        turns.insert(pick.randrange(len(turns) + 1), (stranger, None))
+    return text, turns
+
+
 def needles(filler: Tokens, pick: random.Random, vocab: Vocabulary, most: int = 6) -> tuple[Tokens, list[Turn]]:
-    """One to six facts planted in the text; some questions are about facts that are not there."""
-    facts = {
-        question: (sentence, answer)
-        for sentence, question, answer in (fact(pick, vocab) for _ in range(pick.randrange(1, most + 1)))
-    }
-    absent = {q: None for _, q, _ in (fact(pick, vocab) for _ in range(2)) if q not in facts}
-    text = plant(filler, [vocab.encode(" " + s) for s, _ in facts.values()], pick, vocab)
-    turns = [(vocab.encode(q), vocab.encode(a)) for q, (_, a) in facts.items()]
-    if absent and pick.random() < 0.3:
-        turns.append((vocab.encode(next(iter(absent))), None))
+    """One to six facts of any kind."""
+    return asked_of(filler, facts(RELATIONS, pick.randrange(1, most + 1) + 1, pick, vocab), most, 0.3, pick, vocab)
+
+
+def keys(filler: Tokens, pick: random.Random, vocab: Vocabulary) -> tuple[Tokens, list[Turn]]:
+    """Four to sixty-four facts of one kind, which differ in the name asked for."""
+    count = min(int(4 * 16 ** pick.random()), max(4, len(filler) // 24))
+    return asked_of(filler, facts([pick.choice(RELATIONS)], count + 1, pick, vocab), 8, 0.3, pick, vocab)
+
+
+def values(filler: Tokens, pick: random.Random, vocab: Vocabulary) -> tuple[Tokens, list[Turn]]:
+    """Some names with one to six values each; every value of a name is to be quoted, in the order of the text."""
+    statements, questions, hole = pick.choice(SEVERAL)
+    sentences, turns, known = [], [], set()
+    for _ in range(pick.randrange(1, 5)):
+        owner = fillers(pick, vocab)
+        key, answers = questions[0].format(**owner), []
+        if key in known:
+            continue
+        known.add(key)
+        for _ in range(pick.randrange(1, 7)):
+            stated = state(pick.choice(statements), hole, owner | {hole: fillers(pick, vocab)[hole]}, pick, vocab)
+            if stated and not any(np.array_equal(stated[1], answer) for answer in answers):
+                answers.append(stated[1])
+                sentences.append((len(turns), stated[0]))
+        turns.append((vocab.encode(pick.choice(questions).format(**owner)), answers))
+    sentences = shuffled_within(sentences, pick)
+    text = plant(filler, [sentence for _, sentence in sentences], pick, vocab)
+    turns = [turn for turn in turns if turn[1]]
     pick.shuffle(turns)
     return text, turns
+
+
+def shuffled_within(items: list[tuple], pick: random.Random) -> list[tuple]:
+    """Mixed, but those with the same first member in the order they had."""
+    owners = [item[0] for item in items]
+    pick.shuffle(owners)
+    lines = {owner: iter([item for item in items if item[0] == owner]) for owner in owners}
+    return [next(lines[owner]) for owner in owners]
+
+
+def track(filler: Tokens, pick: random.Random, vocab: Vocabulary) -> tuple[Tokens, list[Turn]]:
+    """Chains of names that hand a value on: what is the value of the last, which names have it?"""
+    first, then, of_name, of_value = pick.choice(CHAINS)
+    sentences, turns = [], []
+    naming = pick.choice([coined, lambda pick: "".join(pick.choices(string.ascii_uppercase, k=3))])
+    letters = iter({naming(pick) for _ in range(64)})
+    for chain in range(pick.randrange(1, 6)):
+        value, names = digits(pick, 7), [next(letters) for _ in range(pick.randrange(1, 7))]
+        lines = [first.format(a=names[0], v=value)]
+        lines += [then.format(a=a, b=b) for a, b in itertools.pairwise(names)]
+        lead = pick.choice([" ", "\n", "\n\n"])
+        sentences += [(chain, vocab.encode(lead + line)) for line in lines]
+        answer = vocab.encode(as_read(lead + lines[0], value))
+        turns += [(vocab.encode(of_name.format(b=name)), answer) for name in pick.sample(names, min(2, len(names)))]
+        quotes = [vocab.encode(as_read(lead + line, name)) for line, name in zip(lines, names, strict=True)]
+        turns.append((vocab.encode(of_value.format(v=value)), quotes))
+    text = plant(filler, [sentence for _, sentence in shuffled_within(sentences, pick)], pick, vocab)
+    return text, pick.sample(turns, min(6, len(turns)))
 
 
 def pairs(size: int, pick: random.Random, vocab: Vocabulary) -> tuple[Tokens, list[Turn]]:
@@ -147,117 +215,33 @@ def pairs(size: int, pick: random.Random, vocab: Vocabulary) -> tuple[Tokens, li
 
     table = {tuple(draw(2)): draw(3) for _ in range(count)}
     entries = [np.concatenate([np.array(k, np.uint16), link, v, line]) for k, v in table.items()]
-    keys = [pick.choice(list(table)) for _ in range(min(8, 1 + count // 3))]
-    turns: list[Turn] = [(np.array(k, np.uint16), table[k]) for k in dict.fromkeys(keys)]
+    chosen = [pick.choice(list(table)) for _ in range(min(8, 1 + count // 3))]
+    turns: list[Turn] = [(np.array(k, np.uint16), table[k]) for k in dict.fromkeys(chosen)]
     absent = tuple(draw(2))
     if absent not in table and pick.random() < 0.2:
         turns.append((np.array(absent, np.uint16), None))
     return np.concatenate(entries), turns
 
 
-def names_in(tokens: Tokens, vocab: Vocabulary) -> list[tuple[int, int]]:
-    """Runs of tokens that spell a name or a number, at most eight tokens long."""
-    runs, i, n = [], 1, len(tokens)
-    while i < n:
-        digit = tokens[i] == vocab.space and i + 1 < n and vocab.digit[tokens[i + 1]]
-        if not (digit or vocab.name[tokens[i]]):
-            i += 1
-            continue
-        j = i + 1
-        follows = vocab.digit if digit else vocab.tail | vocab.name
-        while j < n and follows[tokens[j]]:
-            j += 1
-        if j - i <= 8 and not vocab.stop[tokens[i - 1]] and not vocab.newline[tokens[i - 1]]:
-            runs.append((i, j))
-        i = j
-    return runs
-
-
-def asking_word(answer: Tokens, pick: random.Random, vocab: Vocabulary) -> str:
-    if vocab.digit[answer[-1]]:
-        return (
-            pick.choice([" what year", " when"])
-            if len(answer) == 5
-            else pick.choice([" how many", " what number", " how much"])
-        )
-    return pick.choice([" what", " who", " which", " where", " ____"])
-
-
-def thinned(tokens: Tokens, pick: random.Random) -> Tokens:
-    """Some tokens left out, as a question in other words would."""
-    rate = pick.choice([0, 0, 0.1, 0.2, 0.35])
-    return tokens[np.random.random(len(tokens)) >= rate]
-
-
-def blank(sentence: Tokens, run: tuple[int, int], pick: random.Random, vocab: Vocabulary) -> Tokens:
-    """The sentence as a question: a question word where the name stood."""
-    start, end = run
-    word = asking_word(sentence[start:end], pick, vocab)
-    before, after = thinned(sentence[:start], pick), thinned(sentence[end:], pick)
-    if len(after) and vocab.stop[after[-1]]:
-        after = after[:-1]
-    if len(after) > 12 and pick.random() < 0.5:
-        after = after[:12]
-    front = pick.random() < 0.4  # "Who ... ?": the question word first
-    pieces = [vocab.encode(word.strip().capitalize()), before, after] if front else [before, vocab.encode(word), after]
-    return np.concatenate([*pieces, vocab.encode("?")])
-
-
-def clozes(passage: Tokens, pick: random.Random, vocab: Vocabulary, most: int = 4) -> tuple[Tokens, list[Turn]]:
-    """Sentences of the passage with a name blanked; a sentence may be cut out whose name occurs once more."""
-    bounds = [0, *sentence_starts(passage, vocab).tolist(), len(passage)]
-    spans = [(a, b) for a, b in itertools.pairwise(bounds) if 8 <= b - a <= 60]
-    pick.shuffle(spans)
-    turns: list[Turn] = []
-    cut = None
-    for a, b in spans[:most]:
-        runs = names_in(passage[a:b], vocab)
-        if runs:
-            run = pick.choice(runs)
-            answer = passage[a + run[0] : a + run[1]]
-            turns.append((blank(passage[a:b], run, pick, vocab), answer))
-            if cut is None and occurs(answer, np.concatenate([passage[:a], passage[b:]])) and pick.random() < 0.5:
-                cut = (a, b)
-    text = passage if cut is None else np.concatenate([passage[: cut[0]], passage[cut[1] :]])
-    return text, [t for t in turns if occurs(t[1], text)]
-
-
-def occurs(needle: Tokens, hay: Tokens) -> bool:
-    return needle.tobytes() in hay.tobytes() if len(needle) else False
-
-
-def recitation(passage: Tokens, pick: random.Random, vocab: Vocabulary) -> tuple[Tokens, list[Turn]]:
-    """The beginning of a sentence asks for the whole sentence."""
-    bounds = [0, *sentence_starts(passage, vocab).tolist()]
-    spans = [(a, b) for a, b in itertools.pairwise(bounds) if 10 <= b - a <= 70]
-    pick.shuffle(spans)
-    return passage, [
-        (np.concatenate([passage[a : a + pick.randrange(3, 7)], vocab.encode(" ...")]), passage[a:b])
-        for a, b in spans[:3]
-    ]
-
-
 DEPTHS = (10, 30, 50, 70, 90)  # per cent
 
 
 def needles_at(
-    filler: list[list[int]], length: int, pick: random.Random, tokenizer
+    filler: list[list[int]], size: int, pick: random.Random, tokenizer
 ) -> tuple[list[int], list[tuple[int, str, str]]]:
-    """About `length` tokens of running text with a fact at each depth; (depth, question, answer) of each."""
+    """About `size` tokens of running text with a fact at each depth; (depth, question, answer) of each."""
     vocab = Vocabulary(tokenizer)
     stretch: list[int] = []
-    while len(stretch) < length:
+    while len(stretch) < size:
         text = pick.choice(filler)
-        start = pick.randrange(max(1, len(text) - length))
-        stretch += text[start : start + length - len(stretch)]
-    facts: dict[str, tuple[str, str]] = {}
-    while len(facts) < len(DEPTHS):
-        sentence, question, answer = fact(pick, vocab)
-        facts[question] = (sentence, answer)
+        start = pick.randrange(max(1, len(text) - size))
+        stretch += text[start : start + size - len(stretch)]
+    found = facts(RELATIONS, len(DEPTHS), pick, vocab)
     ends = sentence_starts(np.array(stretch), vocab)
     ids, last = [], 0
-    for depth, (sentence, _) in zip(DEPTHS, facts.values(), strict=True):
-        spot = int(ends[np.searchsorted(ends, depth * length // 100) - 1]) if len(ends) else depth * length // 100
-        ids += [*stretch[last:spot], *vocab.encode(" " + sentence).tolist()]
+    for depth, (sentence, _, _) in zip(DEPTHS, found, strict=True):
+        spot = int(ends[np.searchsorted(ends, depth * size // 100) - 1]) if len(ends) else depth * size // 100
+        ids += [*stretch[last:spot], *sentence.tolist()]
         last = max(last, spot)
-    return ids + stretch[last:], [(d, q, a) for d, (q, (_, a)) in zip(DEPTHS, facts.items(), strict=True)]
+    decoded = [(tokenizer.decode(q.tolist()), tokenizer.decode(a.tolist())) for _, q, a in found]
+    return ids + stretch[last:], [(d, q, a) for d, (q, a) in zip(DEPTHS, decoded, strict=True)]

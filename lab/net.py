@@ -135,7 +135,7 @@ class Dense(nn.Module):
 
 
 class Experts(nn.Module):
-    """Two of eight experts by a sigmoid router, and two that always speak, as one wide SwiGLU."""
+    """Two of the routed experts by a sigmoid router, and the shared ones, as one wide SwiGLU."""
 
     def __init__(self, config: dict):
         super().__init__()
@@ -200,6 +200,8 @@ class Net(nn.Module):
         self.embed_tokens = matrix(config["vocab_size"], config["hidden_size"])
         self.layers = nn.ModuleList(Layer(config, i) for i in range(config["num_hidden_layers"]))
         self.norm = nn.Parameter(torch.ones(config["hidden_size"]))
+        if not config["tie_word_embeddings"]:
+            self.lm_head = matrix(config["vocab_size"], config["hidden_size"])
 
     def hidden(self, tokens: Tensor, row: Row) -> tuple[Tensor, Tensor]:
         """(last hidden states, load of every expert of every layer)."""
@@ -211,7 +213,8 @@ class Net(nn.Module):
         return x, torch.stack([load for load in loads if len(load)])
 
     def logits(self, x: Tensor) -> Tensor:
-        return linear(rms_norm(x, self.norm, self.config["rms_norm_eps"]), self.embed_tokens)
+        head = self.embed_tokens if self.config["tie_word_embeddings"] else self.lm_head
+        return linear(rms_norm(x, self.norm, self.config["rms_norm_eps"]), head)
 
     def losses(self, x: Tensor, targets: Tensor) -> Tensor:
         """Cross-entropy of every token, fp32."""

@@ -4,9 +4,11 @@ from collections import defaultdict
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
-ADAM = ("embed_tokens", "conv1d", ".b_proj", "mlp.gate", "A_log", "dt_bias", "norm")
+from lab.net import Net
+
+ADAM = ("embed_tokens", "lm_head", "conv1d", ".b_proj", "mlp.gate", "A_log", "dt_bias", "norm")
 
 
 def by_adam(name: str) -> bool:
@@ -23,20 +25,21 @@ def newton_schulz(g: Tensor, steps: int = 5) -> Tensor:
     return x
 
 
-def as_stack(name: str, x: Tensor) -> Tensor:
-    """A parameter as wide matrices: experts one by one, tall ones transposed."""
+def as_stack(name: str, x: Tensor, inner: int) -> Tensor:
+    """A parameter as wide matrices: experts (`inner` rows each) one by one, tall ones transposed."""
     if name.endswith((".w1", ".w3")):
-        x = x.view(-1, 128, x.shape[1])
+        x = x.view(-1, inner, x.shape[1])
     elif name.endswith(".w2"):
-        x = x.t().view(-1, 128, x.shape[0])
+        x = x.t().view(-1, inner, x.shape[0])
     else:
         x = x[None]
     return x.mT if x.shape[-2] > x.shape[-1] else x
 
 
 class Optimiser:
-    def __init__(self, net: nn.Module, muon_rate: float, adam_rate: float, decay: float = 0.05, momentum: float = 0.95):
+    def __init__(self, net: Net, muon_rate: float, adam_rate: float, decay: float = 0.05, momentum: float = 0.95):
         self.muon_rate, self.adam_rate, self.decay, self.momentum = muon_rate, adam_rate, decay, momentum
+        self.inner = net.config["moe_intermediate_size"]
         named = list(net.named_parameters())
         self.flat = torch.zeros(sum(p.numel() for _, p in named), device=named[0][1].device)
         start = 0
@@ -50,12 +53,13 @@ class Optimiser:
         self.groups = defaultdict(list)
         for n, p in named:
             if not by_adam(n):
-                self.groups[tuple(as_stack(n, p).shape[1:])].append((n, p, torch.zeros_like(p)))
+                self.groups[tuple(as_stack(n, p, self.inner).shape[1:])].append((n, p, torch.zeros_like(p)))
 
     def gather(self) -> None:
         """Mean gradient over the processes, nothing that is not a number, and length at most one."""
         if dist.is_initialized():
-            dist.all_reduce(self.flat, op=dist.ReduceOp.AVG)
+            dist.all_reduce(self.flat)
+            self.flat.div_(dist.get_world_size())
         self.flat.nan_to_num_(0.0, 0.0, 0.0)
         self.flat.mul_((1.0 / (self.flat.norm() + 1e-6)).clamp(max=1.0))
 
@@ -73,12 +77,12 @@ class Optimiser:
         grads, moments = [p.grad for _, p, _ in members], [m for _, _, m in members]
         torch._foreach_lerp_(moments, grads, 1 - self.momentum)
         looked = torch._foreach_lerp(grads, moments, self.momentum)
-        stacks = [as_stack(n, x) for (n, _, _), x in zip(members, looked, strict=True)]
+        stacks = [as_stack(n, x, self.inner) for (n, _, _), x in zip(members, looked, strict=True)]
         update = newton_schulz(torch.cat(stacks)).split([len(s) for s in stacks])
         rate = self.muon_rate * share
         for (name, p, _), part in zip(members, update, strict=True):
             p.mul_(1 - rate * self.decay)
-            view = as_stack(name, p)
+            view = as_stack(name, p, self.inner)
             view.add_(part.to(p.dtype), alpha=-rate * 0.2 * max(shape) ** 0.5)
 
     def state(self) -> dict[str, Tensor]:

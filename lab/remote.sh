@@ -1,24 +1,33 @@
 #!/bin/bash
-# On the GPU machine: unpack what travelled, encode this call's part of the corpus, train by the clock, bring the model back.
-# usage: remote.sh SECONDS START STOP [corpus file...]
+# On the GPU machine: unpack what travelled in $CARRY, train by the clock, bring back weights, state, log and kernels' cache.
+# usage: remote.sh SECONDS PLAN_TO [option of lab.train...]   (SECONDS 0: only unpack)
+# Everything stays in $DATA while the machine is held: a next call goes on from the checkpoint there.
+# Rehearsal on CPUs: DATA=/tmp/x OUT=/tmp/y GPUS=2 lab/remote.sh 30 0.1 --eager --tokens 256 --config tiny.json
 set -u
-began=$(date +%s)
-seconds=$1 start=$2 stop=$3; shift 3
-data=/tmp/data; mkdir -p $data/run
-mkdir -p /tmp/pack/corpus; mv .carry/pack?/corpus/* /tmp/pack/corpus/ 2>/dev/null
-export PYTHONPATH=/tmp/site:$PWD PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 SHIORI_PACK=/tmp/pack
-export TRITON_CACHE_DIR=/tmp/cache/triton TORCHINDUCTOR_CACHE_DIR=/tmp/cache/inductor TRITON_CACHE_AUTOTUNING=1 OMP_NUM_THREADS=2
-[ -d /tmp/site ] || python3 -m zipfile -e .carry/site.zip /tmp/site
-for t in tables tables_small; do [ -f .carry/$t.tar.zst ] && [ ! -d $data/tables ] && python3 -m lab.unpack .carry/$t.tar.zst $data/tables; done
-[ -f /tmp/cache/done ] || [ ! -f .carry/cache.tar.zst ] || { python3 -m lab.unpack .carry/cache.tar.zst /tmp/cache; touch /tmp/cache/done; }
-[ -f .carry/weights.zst ] && python3 -c "import zstandard; zstandard.ZstdDecompressor().copy_stream(open('.carry/weights.zst','rb'), open('/tmp/data/weights.safetensors','wb'))" && TRAIN="${TRAIN:-} --weights /tmp/data/weights.safetensors"
-gpus=$(nvidia-smi -L | wc -l)
-echo "gpus $gpus cores $(nproc) unpacked after $(( $(date +%s) - began )) s"
-for f in "$@"; do [ -f $data/corpus/$f.tokens.npy ] && continue; python3 -m lab.corpus $data/corpus $f && echo "$f encoded after $(( $(date +%s) - began )) s"; done &
-if [ -n "${CHECK:-}" ]; then python3 -m lab.check_gpu; fi
-left=$(( seconds - ( $(date +%s) - began ) ))
-python3 -m torch.distributed.run --nproc_per_node=$gpus -m lab.train --seconds $left --plan-from $start --plan-to $stop \
-  --tables $data/tables --corpus $data/corpus --out $data/run ${TRAIN:-} 2>&1 | grep --line-buffered -v -i warning
-cp $data/run/curve.jsonl $OUT/
-if [ -n "${CACHE:-}" ]; then tar -C /tmp/cache -cf - . | python3 -m lab.unpack --pack $OUT/cache.tar.zst; ls -la $OUT; else python3 -m lab.export split $data/run/model/model.safetensors $OUT; fi
-echo "returned after $(( $(date +%s) - began )) s"
+began=$(date +%s); spent() { echo $(( $(date +%s) - began )); }
+seconds=$1 plan=$2; shift 2
+data=${DATA:-/tmp/data} carry=${CARRY:-.carry/next}
+mkdir -p $data/run $data/held $OUT
+export PYTHONPATH=$data/site:$PWD PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
+export TRITON_CACHE_DIR=$data/cache/triton TORCHINDUCTOR_CACHE_DIR=$data/cache/inductor TRITON_CACHE_AUTOTUNING=1
+[ -f $carry/site.zip ] && python3 -m zipfile -e $carry/site.zip $data/site
+fetch() { [ ! -f $carry/$1 ] || python3 -m lab.unpack $carry/$1 $2; }
+fetch tables.tar.xz $data/tables & fetch valid.tar.xz $data/held/tables & fetch cache.tar.zst $data/cache & fetch weights.tar.zst $data/begin &
+[ -f $carry/held.xz ] && python3 -m lab.parcel unpack $data/held/corpus $carry/held.xz &
+parcels=$(ls $carry/[0-9].xz 2>/dev/null); [ -n "$parcels" ] && python3 -m lab.parcel unpack $data/corpus $parcels &
+wait
+gpus=${GPUS:-$(nvidia-smi -L | wc -l)}
+echo "gpus $gpus cores $(nproc) unpacked after $(spent) s: $(ls $data/corpus | grep -c tokens) corpus files"
+[ "$seconds" = 0 ] && exit 0
+[ -f $data/begin/weights.safetensors ] && set -- --weights $data/begin/weights.safetensors "$@"
+left=$(( seconds - $(spent) ))
+timeout -k 5 $(( left + 30 )) python3 -m torch.distributed.run --nproc_per_node=$gpus -m lab.train --seconds $left --plan-to $plan \
+  --data $data --out $data/run --probe "$@" 2>&1 | grep --line-buffered -v -i -E "warning|warn\(" | tee $data/run/output.txt
+tar -C $data/run -cf $OUT/logs.tar output.txt curve.jsonl state.json $(cd $data/run; ls probe-*.json 2>/dev/null)
+python3 -m lab.export split $data/run/weights.safetensors $OUT
+if [ -n "${CACHE:-}" ]; then
+  (cd $data/cache; find . -name '*.json' -o -name '*.cubin' -o -path './inductor/*' -type f | tar -cf - -T -) | python3 -m lab.unpack --pack $OUT/cache.tar.zst
+  [ $(stat -c %s $OUT/cache.tar.zst) -lt 16000000 ] || \
+    (cd $data/cache; find triton -name '*.json' -o -name '*.cubin' | tar -cf - -T -) | python3 -m lab.unpack --pack $OUT/cache.tar.zst
+fi
+ls -la $OUT; echo "returned after $(spent) s"

@@ -1,7 +1,7 @@
-"""Train by the clock: `python -m lab.train --seconds 570 --start 0 --stop 0.5 --out DIR` (torchrun for several GPUs).
+"""Train by the clock: `python -m lab.train --seconds 570 --plan-to 0.5 --out DIR` (torchrun for several GPUs).
 
-`--start` and `--stop` say which part of the plan this call runs; a checkpoint in DIR is taken up again. Ends with an
-exported model whatever happened.
+Goes on where the checkpoint in DIR, or the weights given, left the plan, and runs it as far as `--plan-to`. What is to
+travel lies in DIR/weights.safetensors and DIR/state.json, renewed every minute.
 """
 
 import argparse
@@ -12,79 +12,41 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from safetensors.torch import load_file, save_file
 
-from lab.export import save_model
+from lab import probe
+from lab.clock import BORN, Clock, Counted
 from lab.loader import batches
 from lab.net import Net, Row, compile_parts, read_config
 from lab.optim import Optimiser
 from lab.plan import rate_at
-from lab.weights import load_into, read
+from lab.restart import State, resume, save
 
-BORN = time.time()
+SETTLED = 3  # steps until everything is compiled
+SAVING = 60  # seconds
 
 
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--plan-from", type=float, default=0.0)
+    parser.add_argument("--seconds", type=float, default=60, help="since the program began")
+    parser.add_argument("--steps", type=int, help="instead of seconds: the plan goes by steps")
     parser.add_argument("--plan-to", type=float, default=1.0)
-    parser.add_argument("--tokens", type=int, default=65536, help="per process and step")
+    parser.add_argument("--tokens", type=int, default=32768, help="per process and step")
     parser.add_argument("--muon", type=float, default=5e-3)
     parser.add_argument("--adam", type=float, default=3e-3)
-    parser.add_argument("--workers", type=int, default=10)
-    parser.add_argument("--tables", type=Path, required=True)
-    parser.add_argument("--corpus", type=Path, required=True)
+    parser.add_argument("--workers", type=int, default=8)
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder with tables/ and corpus/, for --probe with held/"
+    )
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--config", type=Path, default=Path("lab/model/config.json"))
-    parser.add_argument("--weights", type=Path, help="begin with these (released format) where there is no checkpoint")
+    parser.add_argument("--config", type=Path, default=Path("lab/shape.json"))
+    parser.add_argument("--weights", type=Path, help="begin with these where there is no checkpoint; state.json beside")
     parser.add_argument("--eager", action="store_true")
-    parser.add_argument("--steps", type=int, default=10**9)
+    parser.add_argument("--probe", action="store_true", help="measure on what is held out, at the end")
     return parser.parse_args()
 
 
-class Clock:
-    """How far the plan is, the same on every process."""
-
-    def __init__(self, seconds: float, start: float, stop: float, device: torch.device):
-        self.seconds, self.start, self.stop, self.device = seconds, start, stop, device
-        self.elapsed = 0.0
-
-    def look(self) -> None:
-        now = torch.tensor([time.time() - BORN], device=self.device)
-        if dist.is_initialized():
-            dist.all_reduce(now, op=dist.ReduceOp.MAX)
-        self.elapsed = float(now)
-
-    def begin(self) -> None:
-        """The plan's part starts when the first step is through, not while kernels are compiled."""
-        self.look()
-        self.offset = self.elapsed
-
-    def progress(self) -> float:
-        done = (self.elapsed - self.offset) / max(1.0, self.seconds - self.offset)
-        return self.start + (self.stop - self.start) * min(1.0, done)
-
-
-def checkpoint(net: Net, optimiser: Optimiser, out: Path, step: int, tokens: int) -> None:
-    tensors = {f"net.{k}": v for k, v in net.state_dict().items()} | optimiser.state()
-    save_file({k: v.detach().contiguous() for k, v in tensors.items()}, out / "writing.safetensors")
-    (out / "writing.safetensors").rename(out / "checkpoint.safetensors")
-    (out / "step.json").write_text(json.dumps({"step": step, "tokens": tokens}))
-
-
-def resume(net: Net, optimiser: Optimiser, out: Path) -> tuple[int, int]:
-    if not (out / "checkpoint.safetensors").exists():
-        return 0, 0
-    tensors = load_file(out / "checkpoint.safetensors", device=str(next(net.parameters()).device))
-    net.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("net.")})
-    optimiser.load({k: v for k, v in tensors.items() if not k.startswith("net.")})
-    state = json.loads((out / "step.json").read_text())
-    return state["step"], state["tokens"]
-
-
 def one_step(net: Net, batch: tuple, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Gradients of a batch; (loss on text, loss on answers), not read yet."""
+    """Gradients of a batch; (loss on text, loss on answers), not read yet, and the experts' loads."""
     tokens, targets, weights, ends = (x.to(device, non_blocking=True) for x in batch)
     longest = int((batch[3][1:] - batch[3][:-1]).max())
     x, loads = net.hidden(tokens, Row(ends, longest, len(batch[0])))
@@ -99,33 +61,9 @@ def one_step(net: Net, batch: tuple, device: torch.device) -> tuple[torch.Tensor
 def mean_over_processes(x: torch.Tensor) -> torch.Tensor:
     x = x.detach()
     if dist.is_initialized():
-        dist.all_reduce(x, op=dist.ReduceOp.AVG)
+        dist.all_reduce(x)
+        x /= dist.get_world_size()
     return x
-
-
-def main() -> None:
-    args = options()
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    device = torch.device("cuda", rank) if torch.cuda.is_available() else torch.device("cpu")
-    stream, progress = batches(args.tokens, args.tables, args.corpus, int(BORN) * 1000 + rank * 100, args.workers)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-        torch.set_float32_matmul_precision("high")
-    if world > 1:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    torch.manual_seed(1)
-    args.out.mkdir(parents=True, exist_ok=True)
-    net = Net(read_config(args.config), torch.bfloat16 if device.type == "cuda" else torch.float32).to(device)
-    if not args.eager:
-        compile_parts()
-    optimiser = Optimiser(net, args.muon, args.adam)
-    warm(net, optimiser, args.tokens, device)
-    if rank == 0:
-        print(f"warm after {time.time() - BORN:.0f} s", flush=True)
-    if args.weights:
-        load_into(net, read(args.weights))
-    step, tokens = resume(net, optimiser, args.out)
-    train(args, net, optimiser, stream, progress, step, tokens, rank, world, device)
 
 
 def warm(net: Net, optimiser: Optimiser, size: int, device: torch.device) -> None:
@@ -140,54 +78,93 @@ def warm(net: Net, optimiser: Optimiser, size: int, device: torch.device) -> Non
         layer.mlp.bias.copy_(bias)
 
 
-def train(args, net, optimiser, stream, progress, step, tokens, rank, world, device) -> None:
-    clock = Clock(args.seconds, args.plan_from, args.plan_to, device)
-    first, saved, began = step, time.time(), 0.0
-    progress.value = args.plan_from
-    log = open(args.out / "curve.jsonl", "a") if rank == 0 else None  # noqa: SIM115
-    while True:
-        report, loads = one_step(net, next(stream), device)
-        if step == first + 2:
-            clock.begin()
-            began, counted = time.time(), tokens
-        if step > first + 2 and step % 10 == 0:
-            clock.look()
-        where = clock.progress() if step >= first + 2 else args.plan_from
-        progress.value = where
-        optimiser.step(rate_at(where, step))
-        step, tokens = step + 1, tokens + args.tokens * world
-        if rank == 0 and (step % 20 == 0 or step < first + 4):
-            text, answers = report.tolist()
-            speed = (tokens - counted) / (time.time() - began) if began and tokens > counted else 0
-            line = {
-                "step": step,
-                "tokens": tokens,
-                "plan": round(where, 4),
-                "text": round(text, 4),
-                "answers": round(answers, 4),
-                "rate": round(rate_at(where, step), 4),
-                "tok_s": int(speed),
-                "elapsed": round(time.time() - BORN, 1),
-                "load_max": round(float(loads.max()) * 4, 2),
-                "load_min": round(float(loads.min()) * 4, 2),
-            }
-            print(json.dumps(line), file=log, flush=True)
-            if step % 200 == 0 or step < 5 or step == 20:
-                print(json.dumps(line), flush=True)
-        if rank == 0 and time.time() - saved > 120:
-            checkpoint(net, optimiser, args.out, step, tokens)
-            saved = time.time()
-        if clock.elapsed >= args.seconds or step - first >= args.steps:
-            break
+def main() -> None:
+    args = options()
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    device = torch.device("cuda", rank) if torch.cuda.is_available() else torch.device("cpu")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        torch.set_float32_matmul_precision("high")
+    if world > 1:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    torch.manual_seed(1)
+    args.out.mkdir(parents=True, exist_ok=True)
+    net = Net(read_config(args.config), torch.bfloat16 if device.type == "cuda" else torch.float32).to(device)
+    optimiser = Optimiser(net, args.muon, args.adam)
+    state = resume(net, optimiser, args.out, args.weights)
+    seed = state.run * 1000 + rank * 100
+    stream, progress = batches(args.tokens, args.data / "tables", args.data / "corpus", seed, args.workers, state.plan)
+    if not args.eager:
+        compile_parts()
+        warm(net, optimiser, args.tokens, device)
     if rank == 0:
-        save_model(net, args.out / "model")
-        checkpoint(net, optimiser, args.out, step, tokens)
-        memory = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else 0
-        print(f"done: step {step}, {tokens} tokens, {time.time() - BORN:.0f} s, {memory:.1f} GiB", flush=True)
+        print(f"warm after {time.time() - BORN:.0f} s: {state}", flush=True)
+    train(args, net, optimiser, stream, progress, state, device)
+    if args.probe:
+        probe.run(net, args.data, args.out, args.tokens, rank, world, device)
     if world > 1:
         dist.barrier()
         dist.destroy_process_group()
     os._exit(0)  # the workers have nothing left to say
+
+
+def train(args, net, optimiser, stream, progress, state: State, device) -> None:
+    """Steps until the clock has run out; rank 0 keeps the log and saves."""
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    clock = (
+        Counted(args.steps, state.plan, args.plan_to)
+        if args.steps
+        else Clock(args.seconds, state.plan, args.plan_to, device)
+    )
+    log = Log(args.out / "curve.jsonl", state) if rank == 0 else None
+    first, saved = state.step, time.time()
+    while not clock.over():
+        report, loads = one_step(net, next(stream), device)
+        optimiser.step(rate_at(state.plan, state.step - state.warm_from))
+        state.step, state.tokens = state.step + 1, state.tokens + args.tokens * world
+        if state.step == first + SETTLED:
+            clock.begin()
+        if state.step >= first + SETTLED or args.steps:
+            clock.tick(state.step - first)
+        state.plan = progress.value = clock.progress()
+        if log and (state.step % 20 == 0 or state.step <= first + SETTLED):
+            log.line(state, report, loads)
+        if log and time.time() - saved > SAVING:
+            save(net, optimiser, state, args.out)
+            saved = time.time()
+    if log:
+        save(net, optimiser, state, args.out)
+        memory = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else 0
+        print(f"done: {state}, {time.time() - BORN:.0f} s, {memory:.1f} GiB", flush=True)
+
+
+class Log:
+    """A line of JSON every so many steps; tokens a second since the third step of this run."""
+
+    def __init__(self, file: Path, state: State):
+        self.file, self.first, self.began = open(file, "a"), state.step, 0.0  # noqa: SIM115
+        self.counted = 0
+
+    def line(self, state: State, report: torch.Tensor, loads: torch.Tensor) -> None:
+        text, answers = report.tolist()
+        if state.step == self.first + SETTLED:
+            self.began, self.counted = time.time(), state.tokens
+        speed = (state.tokens - self.counted) / max(1e-3, time.time() - self.began) if self.began else 0
+        line = {
+            "step": state.step,
+            "tokens": state.tokens,
+            "plan": round(state.plan, 4),
+            "text": round(text, 4),
+            "answers": round(answers, 4),
+            "rate": round(rate_at(state.plan, state.step - state.warm_from), 4),
+            "tok_s": int(speed),
+            "elapsed": round(time.time() - BORN, 1),
+            "load_max": round(float(loads.max()) * loads.shape[1] / 2, 2),
+            "load_min": round(float(loads.min()) * loads.shape[1] / 2, 2),
+        }
+        print(json.dumps(line), file=self.file, flush=True)
+        if state.step % 200 == 0 or state.step <= self.first + 20:
+            print(json.dumps(line), flush=True)
 
 
 if __name__ == "__main__":

@@ -20,11 +20,14 @@ class Vocabulary:
         self.tokenizer = tokenizer
         strings = [tokenizer.id_to_token(i) or "" for i in range(tokenizer.get_vocab_size())]
         self.name = mask(strings, SPACE + r"[A-Z][a-z]\w*")
+        self.names = np.flatnonzero(self.name)
         self.digit = mask(strings, r"[0-9]")
         self.tail = mask(strings, r"[A-Za-z]+")
         self.stop = mask(strings, r"[.!?][\"')]*")
         self.newline = mask(strings, r"Ċ+")
         self.plain = np.flatnonzero(mask(strings, SPACE + r"[a-z]{3,}"))
+        self.opens = mask(strings, f"[{SPACE}{NEWLINE}].*")
+        self.word = mask(strings, SPACE + r"[A-Za-z]+")
         self.space = tokenizer.token_to_id(SPACE)
 
     def encode(self, text: str) -> np.ndarray:

@@ -8,7 +8,11 @@ from lab.net import Net
 
 
 def load_into(net: Net, found: dict[str, torch.Tensor]) -> None:
-    """Every tensor of the file into its place: the views that `export` cuts are filled from it."""
+    """Every tensor of the file into its place: the views that `export` cuts are filled from it.
+
+    A head of its own begins as the embedding where the file has none: tied first, apart later.
+    """
+    found = {"lm_head.weight": found["model.embed_tokens.weight"]} | found
     with torch.no_grad():
         for name, place in views(net).items():
             place.copy_(found[name].to(place))

@@ -1,21 +1,17 @@
 """A task, rendered, must be what the product will send and what the text really says."""
 
 import random
-from pathlib import Path
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer
 
-from lab import made
+from lab.pieces import occurs
 from lab.render import READ, SAY, Renderer, joined, said, special, turn
 from lab.spans import best_sentences, quote, sentences
-from lab.tables import QA_SOURCES, Texts, definition, literal, replaced, window
+from lab.tables import definition, literal, replaced, window
 from lab.tokenizer import ANSWER, DOC, END, NONE, QUESTION, QUOTE, UNQUOTE
-from lab.vocab import Vocabulary
+from tests.lab.small import make_renderer
 
-TOKENIZER = Tokenizer.from_file(str(Path(__file__).parents[2] / "lab/model/tokenizer.json"))
-VOCAB = Vocabulary(TOKENIZER)
 TEXT = (
     "Maria Curie was born in Warsaw in 1867. She moved to Paris in 1891 and studied physics there. "
     "In Paris she met Pierre Curie, whom she married in 1895. The Nobel Prize of 1903 went to both of them. "
@@ -33,52 +29,9 @@ def row(answer: str, question: str = "Where was Maria Curie born?") -> dict:
     }
 
 
-def tables_of(rows: list[dict]):
-    """A small Tables in memory."""
-    texts = Texts(TOKENIZER)
-    items = []
-    titles = list(dict.fromkeys(r["title"] for r in rows))
-    for r in rows:
-        start, answer = literal(r)
-        items.append(
-            [
-                texts.add(r["context"]),
-                texts.add(r["question"]),
-                texts.add(quote(r["context"], start, len(answer))),
-                0,
-                titles.index(r["title"]),
-            ]
-        )
-    from lab.render import Tables, groups
-
-    tables = Tables.__new__(Tables)
-    arrays = texts.arrays()
-    tables.tokens, tables.offsets, tables.qa = arrays["tokens"], arrays["offsets"], np.array(items, np.int32)
-    tables.by_context = groups(tables.qa[:, 0])
-    tables.by_article = {a: np.unique(tables.qa[i, 0]) for a, i in groups(tables.qa[:, 4]).items()}
-    tables.by_source = {QA_SOURCES[0]: np.unique(tables.qa[:, 0])}
-    return tables
-
-
-class OneText:
-    """A corpus of one text."""
-
-    def draw(self, pick, limit, prose=False):
-        return DOC, np.array(TOKENIZER.encode(TEXT).ids[:limit], np.uint16)
-
-
-@pytest.fixture
-def renderer() -> Renderer:
-    other = row("Warsaw") | {
-        "context": "The lighthouse of Eddystone was lit by 24 candles in 1759.",
-        "question": "How many candles?",
-        "title": "Eddystone",
-        "answers": ["24"],
-        "answer_start": [39],
-    }
-    return Renderer(
-        tables_of([row("Warsaw"), row("1891", "When did she move?"), other]), OneText(), VOCAB, 1, {"squad": 1.0}
-    )
+@pytest.fixture(scope="module")
+def renderer(tmp_path_factory) -> Renderer:
+    return make_renderer(tmp_path_factory.mktemp("small"))
 
 
 def answers_in(tokens: np.ndarray) -> list[list[int] | None]:
@@ -92,7 +45,10 @@ def answers_in(tokens: np.ndarray) -> list[list[int] | None]:
     return found
 
 
-@pytest.mark.parametrize("task", ["ask", "point", "search", "cloze", "recite", "needle", "recall"])
+QUOTING = ["ask", "point", "article", "cloze", "blanks", "recite", "needle", "keys", "values", "track", "recall"]
+
+
+@pytest.mark.parametrize("task", [*QUOTING, "find", "summarise"])
 def test_every_quotation_is_tokens_of_what_was_read_before_it(renderer: Renderer, task: str):
     quoted = 0
     for _ in range(30):
@@ -101,11 +57,19 @@ def test_every_quotation_is_tokens_of_what_was_read_before_it(renderer: Renderer
         while QUOTE in ids[at:]:
             start = ids.index(QUOTE, at)
             end = ids.index(UNQUOTE, start)
-            read = tokens[:start][kinds[:start] == READ].tobytes()
-            assert tokens[start + 1 : end].tobytes() in read
+            assert occurs(tokens[start + 1 : end], tokens[:start][kinds[:start] == READ])
             assert set(kinds[start : end + 1].tolist()) == {SAY}
             quoted, at = quoted + 1, end
-    assert quoted > 20
+    assert quoted > 15
+
+
+@pytest.mark.parametrize("task", [*QUOTING, "find", "summarise", "language"])
+@pytest.mark.parametrize("limit", [512, 2000, 6000])
+def test_a_sequence_is_no_longer_than_its_limit_and_mostly_ends_with_its_end(renderer: Renderer, task: str, limit: int):
+    drawn = [renderer.draw(task, limit) for _ in range(20)]
+    assert max(len(tokens) for tokens, _ in drawn) <= limit
+    if task != "language" and (task, limit) != ("summarise", 512):  # no document of the small world is as short
+        assert sum(tokens[-1] == END for tokens, _ in drawn) >= 15
 
 
 def test_only_the_answer_is_said(renderer: Renderer):
@@ -119,17 +83,21 @@ def test_the_question_stands_before_and_after_the_passages():
     assert tokens.tolist() == [QUESTION, 100, DOC, 300, DOC, 301, QUESTION, 100, ANSWER, NONE, END]
 
 
-def test_absent_is_said_only_where_the_question_is_about_another_article(renderer: Renderer):
-    own = {TOKENIZER.encode(q).ids[0]: q for q in ("Where was Maria Curie born?", "When did she move?")}
+@pytest.mark.parametrize("task", ["ask", "article", "point"])
+def test_what_is_refused_was_asked_without_its_paragraph(renderer: Renderer, task: str, monkeypatch):
+    """In the small world every question belongs to one paragraph."""
+    monkeypatch.setattr(renderer, "swap_share", 0.0)
+    table = renderer.tables
+    paragraph = {table.text(question).tobytes(): table.text(context) for context, question, *_ in table.qa.tolist()}
     refused = 0
-    for _ in range(200):
-        ids = renderer.draw("ask", 2000)[0].tolist()
-        about_curie = ids[1] == TOKENIZER.encode("Maria").ids[0]
-        for question_at in (i for i, t in enumerate(ids) if t == QUESTION):
-            none = ids[ids.index(ANSWER, question_at) + 1] == NONE
-            refused += none
-            if about_curie:
-                assert none == (ids[question_at + 1] not in own)
+    for _ in range(150):
+        tokens, _ = renderer.draw(task, 3000)
+        ids = tokens.tolist()
+        for at in (i for i, t in enumerate(ids) if t == NONE):
+            asked = at - 1 - ids[:at][::-1].index(QUESTION)
+            own = paragraph[tokens[asked + 1 : at - 1].tobytes()]
+            assert not occurs(own, tokens[:asked])
+            refused += 1
     assert refused > 10
 
 
@@ -173,16 +141,6 @@ def test_the_definition_is_the_line_that_defines():
     code = "@decorated\n    def area(self, r):\n        return r * r\n"
     start, length = definition(code)
     assert code[start : start + length] == "def area(self, r):"
-
-
-def test_a_fact_is_planted_once_and_its_answer_is_in_it():
-    filler = np.array(TOKENIZER.encode(TEXT).ids, np.uint16)
-    for seed in range(40):
-        text, turns = made.needles(filler, random.Random(seed), VOCAB)
-        for _question, answer in turns:
-            if answer is not None:
-                assert answer.tobytes() in text.tobytes()
-        assert len(text) > len(filler)
 
 
 def test_an_answer_that_says_none():
