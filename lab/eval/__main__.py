@@ -2,17 +2,18 @@
 
     python -m lab.eval [FAMILY...] [--n N] [--seed S] [--quick] [--squad FILE] [--out lab/results/eval.json]
 
-Without names: all families, about an hour on two cores; --quick: some minutes, wide intervals. The figures of a family
-are in the file when it ends, so a run that was broken off goes on with the names of the others.
+Without names: all families, about an hour on two cores; --quick: ten minutes, wide intervals, no text of 64,000 words.
+The figures of a family are in the file when it ends, so a run that was broken off goes on with the names of the others.
 """
 
 import argparse
 import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -25,17 +26,18 @@ from lab.eval.product import product
 from lab.eval.run import Figures, Run, merged
 from services.inference.client import InferenceClient
 
-FAMILIES = {  # measure, n, n with --quick
+FAMILIES: dict[str, tuple[Callable[[Run], Figures], int, int]] = {  # measure, n, n with --quick (0: left out)
     "squad": (squad.measure, 500, 100),
     "unanswerable": (unanswerable.measure, 200, 40),
     "article": (article.measure, 400, 60),
-    "needles": (needles.measure, 6, 1),
+    "needles.4k": (partial(needles.measure, 4_000), 6, 2),
+    "needles.16k": (partial(needles.measure, 16_000), 3, 1),
+    "needles.64k": (partial(needles.measure, 64_000), 1, 0),
     "summaries": (summaries.measure, 120, 24),
     "functions": (functions.measure, 300, 60),
     "bits": (bits.measure, 40, 10),
-    "leak": (leak.measure, 0, 0),
+    "leak": (leak.measure, 1, 1),  # always the whole pack
 }
-ALONE = frozenset({"leak"})  # asks no model
 
 
 class Rate(ProgressColumn):
@@ -46,7 +48,7 @@ class Rate(ProgressColumn):
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("families", nargs="*", metavar="FAMILY", help=f"of {', '.join(FAMILIES)}")
-    parser.add_argument("--n", type=int, help="items of each family (of needles: texts of 4,000 words)")
+    parser.add_argument("--n", type=int, help="items of each family (of needles: pairs of texts)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--squad", type=Path, metavar="FILE", help="a file of one's own in SQuAD's JSON format")
@@ -59,7 +61,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> int:
     asked = arguments()
-    names = asked.families or list(FAMILIES)
+    names = [name for name in asked.families or FAMILIES if size(asked, name)]
     failed = []
     with product() as client:
         model = client.describe()

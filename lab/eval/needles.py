@@ -27,22 +27,17 @@ from services.agent.prompts import question_turn
 from services.agent.types import SourceView
 from services.inference.client import InferenceClient
 
-LENGTHS = {4_000: 1, 16_000: 2, 64_000: 6}  # words; of n texts, one in so many
 PRODUCT = ("single.new", "multikey")  # asked through the agent too
-TENTHS = 5  # depths are reported by fifths
+FIFTHS = 5  # by which depths are reported
 Scored = tuple[str, Asked, float]  # measure, what was asked, share of the wanted words said
 
 
-def measure(run: Run) -> Figures:
-    plans = [(words, n, kind) for words, every in LENGTHS.items() for n in range(run.n // every) for kind in (0, 1)]
-    texts = [(words, *drawn(words, kind, random.Random(f"{run.seed}/{words}/{n}/{kind}"))) for words, n, kind in plans]
-    run.total(sum(len(asked) for _, _, tasks in texts for asked in tasks.values()))
-    found: Figures = {}
-    for words in LENGTHS:
-        told = [one for size, text, tasks in texts if size == words for one in over(run, text, tasks)]
-        found |= figures(f"needles.{words // 1000}k", told) if told else {}
-        run.notes.extend([] if told else [f"needles: no text of {words} words with n = {run.n}"])
-    return found
+def measure(words: int, run: Run) -> Figures:
+    kinds = [(n, kind) for n in range(run.n) for kind in (0, 1)]
+    texts = [drawn(words, kind, random.Random(f"{run.seed}/{words}/{n}/{kind}")) for n, kind in kinds]
+    run.total(sum(len(asked) for _, tasks in texts for asked in tasks.values()))
+    told = [one for text, tasks in texts for one in over(run, text, tasks)]
+    return figures(f"needles.{words // 1000}k", told)
 
 
 def drawn(words: int, kind: int, pick: random.Random) -> tuple[str, dict[str, list[Asked]]]:
@@ -99,6 +94,6 @@ def figures(name: str, told: Sequence[Scored]) -> Figures:
         hits = [(asked.depth, hit) for one, asked, hit in told if one == measured]
         out[f"{name}.{measured}"] = percent([hit for _, hit in hits])
         if measured.startswith("single"):
-            by = {fifth: [h for depth, h in hits if min(4, depth * TENTHS // 100) == fifth] for fifth in range(TENTHS)}
+            by = {fifth: [h for depth, h in hits if min(4, depth * FIFTHS // 100) == fifth] for fifth in range(FIFTHS)}
             out |= {f"{name}.{measured}.depth_{20 * f}-{20 * f + 20}": percent(h) for f, h in by.items() if h}
     return out
