@@ -1,8 +1,8 @@
 """Chapters summarised by quotes, the product's way, against their reference: ROUGE-1, -2 and -L (F, stemmed).
 
-Beside it: the first three sentences (LEAD-3) and three by LexRank (the library's; word frequencies of the chapters
-measured), and of both as many as the product chose (`.same`). Differences are paired: the interval is the bootstrap's
-over the chapters. All choose among the same sentences.
+Beside it: the first three sentences (LEAD-3), three by LexRank (the library's, continuous; word frequencies of the
+chapters measured) and three by services/agent/central.py, and of each as many as the product chose (`.same`).
+Differences are paired: the interval is the bootstrap's over the chapters. All choose among the same sentences.
 """
 
 from collections.abc import Sequence
@@ -17,6 +17,7 @@ from lab.eval.items import document, sample, valid
 from lab.eval.run import Figures, Run, percent
 from lab.scoring import gain, mean
 from services.agent import Summary, read_source, summarise_chapter
+from services.agent.central import central
 from services.agent.summarise import prose
 from services.agent.types import SourceView
 from services.inference.client import InferenceClient
@@ -60,11 +61,11 @@ def summarised(client: InferenceClient, ranker: LexRank, view: SourceView, refer
 
 
 def others(said: list[str], same: int, ranker: LexRank) -> dict[str, list[str]]:
-    best = ranked(said, ranker)
+    orders = {"lead": list(range(len(said))), "lexrank": ranked(said, ranker), "central": central(said, len(said))}
     return {
         f"{way}.{suffix}": [said[n] for n in sorted(order[:count])]
         for suffix, count in (("3", LEAD), ("same", same))
-        for way, order in (("lead", list(range(len(said)))), ("lexrank", best))
+        for way, order in orders.items()
     }
 
 
