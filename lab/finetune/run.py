@@ -76,17 +76,21 @@ class Found:
 Event = Scoring | Step | Found
 
 
-def run(settings: Settings) -> Iterator[Event]:
-    """Reads and checks the rows, measures, trains, writes OUT/model, measures again. Everything that is done already
-    is not done again. Raises DataError, RunError."""
+def run(settings: Settings, resume: bool = True) -> Iterator[Event]:
+    """Reads and checks the rows, measures, trains, writes OUT/model, measures again.
+
+    What is done already is not done again, unless not to resume. Raises DataError, RunError.
+    """
     check_model(settings.model)
     rows, valid = divided(settings)
+    found = examples(rows, Vocabulary(Tokenizer.from_file(str(settings.model / "tokenizer.json"))))
+    if not resume:
+        checkpoint.clear(settings.out)
     checkpoint.claim(settings.out, identity(settings))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     yield from measured("before", settings.model, settings.out, valid, device)
     if not (settings.out / "model").exists():
-        vocab = Vocabulary(Tokenizer.from_file(str(settings.model / "tokenizer.json")))
-        yield from trained(settings, examples(rows, vocab), device)
+        yield from trained(settings, found, device)
     yield from measured("after", settings.out / "model", settings.out, valid, device)
 
 

@@ -28,19 +28,19 @@ def train(
     model: Annotated[Path, typer.Option(exists=True, file_okay=False, help="What to begin with.")] = Path("lab/model"),
     epochs: Annotated[int, typer.Option(min=1, help="How often every row is read.")] = 4,
     steps: Annotated[int | None, typer.Option(min=1, help="So many steps instead of --epochs.")] = None,
-    rate: Annotated[float, typer.Option(min=1e-8, max=1.0, help="Highest learning rate.")] = 1e-4,
+    rate: Annotated[float, typer.Option(min=1e-8, max=1.0, help="Highest learning rate.")] = 3e-4,
     seed: Annotated[int, typer.Option(help="Decides the order, and which texts are held out.")] = 0,
     resume: Annotated[bool, typer.Option(help="Go on where the run in --out stood, or begin it anew.")] = True,
 ) -> None:
     """Fine-tunes the model on your own texts and questions, and says what that did to perplexity, accuracy and F1."""
-    from lab.finetune import run  # torch: not for the commands that need none
-
-    if not resume:
-        run.checkpoint.clear(out_dir)
+    try:
+        from lab.finetune import run  # torch: not for the commands that need none
+    except ModuleNotFoundError as error:
+        raise stop(f"training needs a source tree after make setup; here {error.name} is missing") from None
     settings = run.Settings(data, valid, model, out_dir, epochs, steps, rate, seed)
     try:
-        found = _watch(run.run(settings))
-    except (run.DataError, run.checkpoint.RunError) as error:
+        found = _watch(run.run(settings, resume))
+    except (run.DataError, run.checkpoint.RunError, OSError) as error:
         raise stop(str(error)) from None
     _show(settings, found["before"], found["after"])
 
