@@ -3,9 +3,10 @@
 from engine.cache import BooksError, EngineFull
 from engine.checkpoint import CheckpointError
 from engine.config import ConfigError, EngineConfig, ModelConfig
-from engine.copying import Copying, Occurrences
+from engine.copying import Copying
 from engine.engine import Engine
 from engine.info import EngineInfo
+from engine.occurrences import Occurrences
 from engine.provenance import ProvenanceError, Tag
 from engine.request import Done, Event, Progress, Token
 from engine.restore import SnapshotMismatch

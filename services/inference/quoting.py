@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from engine import Copying
 from engine.copying import quotes_in
 from services import errors
@@ -43,11 +41,10 @@ class Quoting:
 
     def _quote(self, ids: Sequence[int], closed: bool) -> pb.Quote:
         quote = pb.Quote(token_ids=ids, text=text_bytes(self._tokenizer, ids).decode(errors="replace"), closed=closed)
-        for source, near in zip(self._sources, self._near, strict=True):
-            positions = source.ordered(ids, near) if ids else np.empty(0, np.int32)
-            quote.count += len(positions)
-            room = MOST - len(quote.occurrences)
-            quote.occurrences.extend(source.stretch(int(at), len(ids)) for at in positions[:room])
+        for source, near in zip(self._sources, self._near, strict=True) if ids else ():
+            told, count = source.found(ids, near, MOST - len(quote.occurrences))
+            quote.occurrences.extend(told)
+            quote.count += count
         return quote
 
 

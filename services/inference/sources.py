@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from engine import Occurrences
-from engine.copying import SEAM
+from engine.occurrences import SEAM
 from services import errors
 from services.inference.pb import inference_pb2 as pb
 from services.inference.taking import Work
@@ -24,11 +24,13 @@ KEPT_BYTES = 256 << 20  # 16 bytes a token: 16 million tokens of sources
 
 @dataclass(frozen=True)
 class Letters:
-    """Of every token, [vocab]: whether a character begins with it, how many do, whether it is a special token."""
+    """Of every token, [vocab]: whether a character begins with it, how many do, whether it is a special token, and
+    which token says the same behind a space (-1: none)."""
 
     begins: np.ndarray
     count: np.ndarray
     special: np.ndarray
+    spaced: np.ndarray
 
 
 def letters_of(tokenizer: Tokenizer) -> Letters:
@@ -38,7 +40,9 @@ def letters_of(tokenizer: Tokenizer) -> Letters:
     spelled = [b"" if special[i] else tokenizer.token_bytes(i) for i in range(tokenizer.size)]
     begins = [bool(data) and not _inside(data[0]) for data in spelled]
     count = [sum(not _inside(byte) for byte in data) for data in spelled]
-    return Letters(np.array(begins), np.array(count, np.int32), special)
+    ids = {data: i for i, data in enumerate(spelled) if data}
+    spaced = [ids.get(b" " + data, -1) if data else -1 for data in spelled]
+    return Letters(np.array(begins), np.array(count, np.int32), special, np.array(spaced, np.int32))
 
 
 def _inside(byte: int) -> bool:
@@ -67,18 +71,19 @@ class Source:
         spelled = (ids != SEAM) & ~letters.special[ids]  # SEAM looks at the last token, and says nothing
         ids[~spelled] = SEAM
         self._chars = np.concatenate(([0], np.cumsum(np.where(spelled, letters.count[ids], 0)))).astype(np.int32)
-        self.occurrences = Occurrences(ids, letters.begins)
+        self.occurrences = Occurrences(ids, letters.begins, letters.spaced)
 
     @property
     def nbytes(self) -> int:
         return self.occurrences.nbytes + self._chars.nbytes
 
-    def stretch(self, at: int, length: int) -> pb.Stretch:
+    def stretch(self, at: int, length: int, space: bool) -> pb.Stretch:
+        """Of so many tokens; ``space``: without the space that the first begins with."""
         n = int(np.searchsorted(self._firsts, at, "right")) - 1
         first, piece = int(self._firsts[n]), self.pieces[n]
         start, end = (int(self._chars[i] - self._chars[first]) for i in (at, at + length))
-        position = piece.position + at - first
-        return pb.Stretch(prompt=self.prompt, number=piece.number, start=start, end=end, position=position)
+        where = {"start": start + space, "end": end, "position": piece.position + at - first}
+        return pb.Stretch(prompt=self.prompt, number=piece.number, **where)
 
     def tokens(self, stretch: pb.Stretch) -> tuple[int, int]:
         """Where in the source the characters of a stretch lie."""
@@ -91,13 +96,13 @@ class Source:
         a, b = first + np.searchsorted(self._chars[first:end], edges)
         return int(a), int(b)
 
-    def ordered(self, ids: Sequence[int], near: Sequence[tuple[int, int]]) -> np.ndarray:
-        """Every position of the quote: nearest to the evidence first, then as they come."""
-        positions = self.occurrences.find(ids)
-        if not near:
-            return positions
+    def found(self, ids: Sequence[int], near: Sequence[tuple[int, int]], most: int) -> tuple[list[pb.Stretch], int]:
+        """Where the quote stands, nearest to the evidence first, then as they come, `most` of them; and how often."""
+        positions, spaces = self.occurrences.find(ids)
         gaps = [np.maximum(0, np.maximum(a - positions - len(ids), positions - b)) for a, b in near]
-        return positions[np.argsort(np.min(gaps, 0), kind="stable")]
+        by = np.argsort(np.min(gaps, 0), kind="stable") if near else np.arange(len(positions))
+        told = [self.stretch(int(positions[n]), len(ids), bool(spaces[n])) for n in by[:most]]
+        return told, len(positions)
 
 
 class Sources:
