@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lab.finetune.rows import DataError, Question, Summary, Text
 from lab.loader import row_tensors
-from lab.render import READ, SAY, Piece, document, joined, special, turn
+from lab.pieces import READ, SAY, Piece, document, joined, special, turn
 from lab.spans import quote
 from lab.tokenizer import END, QUOTE, SUMMARY, UNQUOTE
 from lab.vocab import Vocabulary

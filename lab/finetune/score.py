@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from engine import Engine, EngineConfig, SamplingParams, Token, load_model
 from lab.finetune.batches import question, summary
 from lab.finetune.rows import Question, Summary, Text
-from lab.render import joined
+from lab.pieces import joined
 from lab.scoring import exact, f1, mean
 from lab.tokenizer import ANSWER, DOC, END, NONE, QUESTION, QUOTE, SUMMARY, UNQUOTE
 from lab.vocab import Vocabulary
