@@ -95,4 +95,5 @@ def _show(settings: "Settings", before: dict[str, Any], after: dict[str, Any]) -
         low, high = now["ci95"]
         was = before[name]["value"] if name in before else "-"
         out.print(f"{name:20}{was:>10}{now['value']:>10}{f'{low} … {high}':>20}{now['n']:>8}")
-    out.print(f"\nThe model is {settings.out / 'model'}. To use it: SHIORI_MODEL_DIR={settings.out / 'model'} make run")
+    model = settings.out / "model"
+    out.print(f"\nThe model is {model}. To use it: SHIORI_MODEL_DIR={model} make run", soft_wrap=True)
