@@ -61,7 +61,8 @@ def arguments() -> argparse.Namespace:
 
 def main() -> int:
     asked = arguments()
-    names = [name for name in asked.families or FAMILIES if size(asked, name)]
+    chosen = asked.families or (["squad"] if asked.squad else FAMILIES)
+    names = [name for name in chosen if size(asked, name)]
     failed = []
     with product() as client:
         model = client.describe()
