@@ -25,9 +25,10 @@ demo: setup  ## reads the sample book, asks, kills the engine, asks again. BOOK=
 run: setup  ## everything on this machine at http://127.0.0.1:8000; Ctrl-C stops it
 	@exec $(BIN)/python -m services.local run
 
-check: setup  ## ruff, mypy, the web page's lint and types
+check: setup  ## ruff, mypy, who may import whom, the web page's lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 	$(if $(wildcard web/package.json),cd web && npm run --silent lint && npm run --silent typecheck)
 
 test: test-web test-python  ## all tests but the containers'

@@ -69,6 +69,7 @@ class Scan:
             b"string": self.redis.get, b"hash": self.redis.hgetall, b"set": self.redis.smembers,
             b"list": lambda name: self.redis.lrange(name, 0, -1), b"stream": self.redis.xrange,
             b"zset": lambda name: self.redis.zrange(name, 0, -1, withscores=True),
+            b"none": lambda name: "",  # Celery took it away since it was listed
         }  # fmt: skip
         found = read[self.redis.type(key)](key)  # type: ignore[index, operator]
         return found if isinstance(found, bytes) else repr(found).encode()
