@@ -30,7 +30,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=60, help="since the program began")
     parser.add_argument("--steps", type=int, help="instead of seconds: the plan goes by steps")
     parser.add_argument("--plan-to", type=float, default=1.0)
-    parser.add_argument("--tokens", type=int, default=32768, help="per process and step")
+    parser.add_argument("--tokens", type=int, default=65536, help="per process and step")
     parser.add_argument("--muon", type=float, default=5e-3)
     parser.add_argument("--adam", type=float, default=3e-3)
     parser.add_argument("--workers", type=int, default=8)
