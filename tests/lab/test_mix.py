@@ -7,7 +7,7 @@ import pytest
 
 from lab import made
 from lab.cloze import clozes
-from lab.corpus import Corpus, held_out
+from lab.corpus import Corpus, left_out
 from lab.loader import LEAST, Share, fill
 from lab.parcel import PARCELS, parcel_of
 from lab.pieces import occurs, places
@@ -136,7 +136,7 @@ def test_kinds_are_drawn_by_their_weights(tmp_path):
 
 
 def test_a_book_is_held_out_and_most_texts_are_not():
-    assert held_out({"id": "book-0130", "title": "The Wonderful Wizard of Oz"})
+    assert left_out({"id": "book-0130", "title": "The Wonderful Wizard of Oz"})
     ordinary = [{"id": f"wiki-{n}", "title": "Nothing asked"} for n in range(2000)]
-    assert 0 < sum(map(held_out, ordinary)) < 40
+    assert 0 < sum(map(left_out, ordinary)) < 40
     assert {parcel_of(row) for row in ordinary} == set(range(PARCELS))
