@@ -61,15 +61,15 @@ def answered(said: Said) -> str | None:
     return None if said.none else (said.quotes[0].strip() if said.quotes else "")
 
 
-def each(work: Callable[[T], R], items: Sequence[T], step: Callable[[], None]) -> list[R]:
-    """The work on each item, in order, `TOGETHER` at a time; `step` is told of each that is done."""
+def each(work: Callable[[T], R], items: Sequence[T], step: Callable[[], None], together: int = TOGETHER) -> list[R]:
+    """The work on each item, in order, `together` at a time; `step` is told of each that is done."""
 
     def one(item: T) -> R:
         done = work(item)
         step()
         return done
 
-    with ThreadPoolExecutor(TOGETHER) as pool:
+    with ThreadPoolExecutor(together) as pool:
         futures = [pool.submit(one, item) for item in items]
         try:
             return [future.result() for future in futures]

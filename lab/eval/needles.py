@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 
 from lab import made
 from lab.eval.article import of_product, short
-from lab.eval.asking import MODES, ask, each, session
+from lab.eval.asking import MODES, TOGETHER, ask, each, session
 from lab.eval.items import document, held_texts
 from lab.eval.planted import FACTS, Asked, Task, fact, filler, multikey, multivalue, planted, singles, variables
 from lab.eval.run import Figures, Run, percent
@@ -28,6 +28,7 @@ from services.agent.types import SourceView
 from services.inference.client import InferenceClient
 
 PRODUCT = ("single.new", "multikey")  # asked through the agent too
+CROWDED = 30_000  # words from which on the page pool (262,144 tokens) holds one answer at a time
 FIFTHS = 5  # by which depths are reported
 Scored = tuple[str, Asked, float]  # measure, what was asked, share of the wanted words said
 
@@ -68,7 +69,8 @@ def over(run: Run, text: str, tasks: dict[str, list[Asked]]) -> list[Scored]:
         read_source(run.client, view, name)
         read = replace(view, engine_session=name)
         asked = [(task, one) for task, ones in tasks.items() for one in ones]
-        told = each(lambda pair: looks(run.client, read, *pair), asked, run.step)
+        together = 1 if len(text.split()) > CROWDED else TOGETHER
+        told = each(lambda pair: looks(run.client, read, *pair), asked, run.step, together)
     return [one for found in told for one in found]
 
 
