@@ -7,7 +7,8 @@ one-token steps never enters a reading, and a call that breaks off has touched n
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 
 from engine import Done, Engine, Event, SamplingParams, Token
@@ -31,18 +32,24 @@ def generate(service: Service, request: pb.GenerateRequest, call: Call) -> Itera
     with _head(service, request, call) as head:
         position = head.position if head else 0
         params = _sampling(service, request.sampling, len(forced), position + len(prompt))
-        with service.readings.work(call.tenant, head, call.stop) as work:
-            quotes = _quoting(service, request, parts, forced, work)
-            yield from Answer(service, work, request, call, params, quotes).chunks(prompt, forced)
+        with ThreadPoolExecutor(1, "quoting") as beside:  # the state comes back meanwhile, and the prompt is read
+            quotes = beside.submit(_quoting, service, request, parts, forced, call.tenant, head)
+            with service.readings.work(call.tenant, head, call.stop) as work:
+                yield from Answer(service, work, request, call, params, quotes.result).chunks(prompt, forced)
 
 
 def _quoting(
-    service: Service, request: pb.GenerateRequest, parts: list[list[int]], forced: list[int], work: Work
+    service: Service,
+    request: pb.GenerateRequest,
+    parts: list[list[int]],
+    forced: list[int],
+    tenant: str,
+    head: Head | None,
 ) -> Quoting | None:
     """None: quotes are as free as the rest."""
     if not request.sampling.HasField("copy"):
         return None
-    found = quoting(request.sampling.copy, service.tokenizer, service.sources, request.prompt, parts, work)
+    found = quoting(request.sampling.copy, service.tokenizer, service.sources, request.prompt, parts, tenant, head)
     found.check(forced)
     return found
 
@@ -71,10 +78,10 @@ class Answer:
         request: pb.GenerateRequest,
         call: Call,
         params: SamplingParams,
-        quotes: Quoting | None,
+        quotes: Callable[[], Quoting | None],
     ) -> None:
         self.service, self.work, self.call, self.params, self.request = service, work, call, params, request
-        self.quotes, sampling = quotes, request.sampling
+        self._quotes, sampling = quotes, request.sampling
         self.decoding = Decoding(service.tokenizer, sampling.stop, params.stop_ids, sampling.logprobs)
         self.reason = pb.FINISH_REASON_LENGTH
 
@@ -83,6 +90,7 @@ class Answer:
         start, started = work.position, time.monotonic()
         for _ in readings.read(work, "prompt", prompt, call.stop):
             pass
+        self.quotes = self._quotes()
         read_done, first_token_ms = time.monotonic(), 0.0
         for chunk in self._decode(forced):
             first_token_ms = first_token_ms or call.ms

@@ -9,8 +9,8 @@ from engine.copying import quotes_in
 from services import errors
 from services.inference.pb import inference_pb2 as pb
 from services.inference.sources import Piece, Source, Sources
-from services.inference.taking import Work
 from services.inference.text import Tokenizer, special_id, text_bytes
+from services.vault.heads import Head
 
 MOST = 64  # occurrences that are told of a quote
 TOKENS = 128  # of a quote, where the caller does not say
@@ -65,7 +65,8 @@ def quoting(
     sources: Sources,
     prompt: Sequence[pb.Part],
     parts: Sequence[list[int]],
-    work: Work,
+    tenant: str,
+    head: Head | None,
 ) -> Quoting:
     """``parts``: the prompt's in tokens."""
     found = []
@@ -73,9 +74,9 @@ def quoting(
         shown = [_shown(number, prompt, parts) for number in sorted(set(asked.parts))]
         found.append(Source(shown, sources.letters, prompt=True))
     if asked.session:
-        if not work.head.session:
+        if head is None:
             raise errors.InvalidInput("copy.session needs a session_id", field="copy.session")
-        found.append(sources.of(work))
+        found.append(sources.of(tenant, head))
     return Quoting(asked, tokenizer, found)
 
 

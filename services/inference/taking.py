@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import structlog
@@ -22,6 +24,7 @@ from services.vault.vault import Vault
 log = structlog.get_logger(__name__)
 
 _WORTH_S = 0.5  # of reading behind the last rung, from which a rung at the head is stored for the next resume
+_LOOK_S = 0.2  # whether the caller has left
 
 
 @dataclass
@@ -54,24 +57,51 @@ class Work:
 class Taking:
     def __init__(self, driver: Driver, vault: Vault, empty: Manifest, is_written: Callable[[str, str], bool]) -> None:
         self.driver, self.vault, self.empty, self._is_written = driver, vault, empty, is_written
+        self._coming: set[tuple[str, str]] = set()  # (tenant, digest)
+        self._came = threading.Condition()
 
     def blank(self, tenant: str, head: Head | None) -> Work:
         return Work(tenant, head or Head("", 0), self.empty, (), self.driver.call(Engine.open))
 
     def take(self, tenant: str, head: Head, stop: Stop) -> Work:
         """What the head names, live."""
-        started = time.monotonic()
         live = self.driver.borrow((tenant, head.digest))
-        try:
-            work = self._taken(tenant, head, live, stop)
-        except Damaged as damaged:
-            if live is not None:
-                self.driver.close(live)
-            raise self._lost(tenant, head, damaged) from damaged
+        if live is not None:
+            return self._looked(tenant, head, live, stop)
+        with self._alone((tenant, head.digest), stop):
+            return self._resumed(tenant, head, stop)
+
+    def _resumed(self, tenant: str, head: Head, stop: Stop) -> Work:
+        started = time.monotonic()
+        live = self.driver.borrow((tenant, head.digest))  # by whoever was here before
+        work = self._looked(tenant, head, live, stop)
         if live is None:
             work.restore_ms = (time.monotonic() - started) * 1000
             self.vault.metrics.restored(work.restore_ms / 1000, work.resumed)
         return work
+
+    def _looked(self, tenant: str, head: Head, live: int | None, stop: Stop) -> Work:
+        try:
+            return self._taken(tenant, head, live, stop)
+        except Damaged as damaged:
+            if live is not None:
+                self.driver.close(live)
+            raise self._lost(tenant, head, damaged) from damaged
+
+    @contextmanager
+    def _alone(self, reading: tuple[str, str], stop: Stop) -> Iterator[None]:
+        """Several questions to one reading that is not live: the first brings it back, the others find it."""
+        with self._came:
+            while reading in self._coming:
+                self._came.wait(_LOOK_S)
+                stop.check()
+            self._coming.add(reading)
+        try:
+            yield
+        finally:
+            with self._came:
+                self._coming.discard(reading)
+                self._came.notify_all()
 
     def load(self, tenant: str, manifest: Manifest) -> int:
         """The end of a manifest, which has a rung there."""

@@ -4,6 +4,7 @@ or says that it cannot. Never something else."""
 import random
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -281,3 +282,19 @@ def test_cancel_while_recomputing_leaves_nothing_behind(
         list(client.generate("a", QUESTION, timeout=0.02))
     wait_for(lambda: books_balance(server))
     assert ask(client, "a").ids == book[0]
+
+
+def test_many_questions_to_one_reading_bring_it_back_once(client: InferenceClient, server: InferenceServer) -> None:
+    """Forks that stand at one place; nothing of it is live. The first question restores it, the others find it."""
+    client.open_session("a")
+    read(client, "a", BOOK * 4)
+    alone = ask(client, "a").ids
+    names = [f"fork{n}" for n in range(4)]
+    for name in names:
+        client.fork_session("a", name)
+    forget_all(server)
+    with ThreadPoolExecutor(len(names)) as pool:
+        said = list(pool.map(lambda name: ask(client, name), names))
+    assert [answer.ids for answer in said] == [alone] * len(names)
+    assert sum(answer.last.usage.restore_ms > 0 for answer in said) == 1
+    assert books_balance(server)
