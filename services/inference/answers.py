@@ -32,10 +32,10 @@ def generate(service: Service, request: pb.GenerateRequest, call: Call) -> Itera
     with _head(service, request, call) as head:
         position = head.position if head else 0
         params = _sampling(service, request.sampling, len(forced), position + len(prompt))
-        with ThreadPoolExecutor(1, "quoting") as beside:  # the state comes back meanwhile, and the prompt is read
-            quotes = beside.submit(_quoting, service, request, parts, forced, call.tenant, head)
-            with service.readings.work(call.tenant, head, call.stop) as work:
-                yield from Answer(service, work, request, call, params, quotes.result).chunks(prompt, forced)
+        with service.readings.work(call.tenant, head, call.stop) as work, ThreadPoolExecutor(1, "quoting") as beside:
+            # While the prompt is read; not while the state comes back, which keeps all cores busy.
+            quotes = beside.submit(_quoting, service, request, parts, forced, call.tenant, work.head)
+            yield from Answer(service, work, request, call, params, quotes.result).chunks(prompt, forced)
 
 
 def _quoting(
@@ -44,7 +44,7 @@ def _quoting(
     parts: list[list[int]],
     forced: list[int],
     tenant: str,
-    head: Head | None,
+    head: Head,
 ) -> Quoting | None:
     """None: quotes are as free as the rest."""
     if not request.sampling.HasField("copy"):

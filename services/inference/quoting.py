@@ -66,7 +66,7 @@ def quoting(
     prompt: Sequence[pb.Part],
     parts: Sequence[list[int]],
     tenant: str,
-    head: Head | None,
+    head: Head,
 ) -> Quoting:
     """``parts``: the prompt's in tokens."""
     found = []
@@ -74,7 +74,7 @@ def quoting(
         shown = [_shown(number, prompt, parts) for number in sorted(set(asked.parts))]
         found.append(Source(shown, sources.letters, prompt=True))
     if asked.session:
-        if head is None:
+        if not head.session:
             raise errors.InvalidInput("copy.session needs a session_id", field="copy.session")
         found.append(sources.of(tenant, head))
     return Quoting(asked, tokenizer, found)

@@ -55,7 +55,7 @@ class Piece:
 
     number: int
     position: int  # of its first token: in the session, or in the part
-    ids: Sequence[int]
+    ids: Sequence[int] | np.ndarray
 
 
 class Source:
@@ -133,7 +133,7 @@ class Sources:
 
     def _pieces(self, tenant: str, manifest: Manifest) -> list[Piece]:
         found, position = [], 0
-        for number, (label, ids) in enumerate(self._vault.ids(tenant, manifest)):
+        for number, (label, ids) in enumerate(self._vault.tokens(tenant, manifest)):
             if label not in NO_SOURCE:
                 found.append(Piece(number, position, ids))
             position += len(ids)

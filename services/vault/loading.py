@@ -31,19 +31,16 @@ def state_at(manifest: Manifest, rung: Rung, fetch: Fetch, put: Put) -> tuple[np
     return tuple(_split(data, layout))
 
 
-def token_ids(manifest: Manifest, since: int, until: int, fetch: Fetch) -> list[tuple[str, list[int]]]:
-    """Label and token ids of what lies in [since, until), segment by segment. Of the logs only the blocks that overlap
-    are fetched.
+def token_ids(manifest: Manifest, since: int, until: int, fetch: Fetch) -> list[tuple[str, np.ndarray]]:
+    """Label and token ids (uint32) of what lies in [since, until), segment by segment. Of the logs only the blocks that
+    overlap are fetched.
     """
     wanted = list(_spans(manifest, since, until))
-    words: dict[str, list[int]] = {}
+    words: dict[str, np.ndarray] = {}
     for ref, payload in fetch([ref for span in wanted for ref in _blocks(*span)]):
-        words[ref.name] = np.frombuffer(payload, "<u4").tolist()
+        words[ref.name] = np.frombuffer(payload, "<u4").copy()  # the payload's memory is lent
     return [
-        (
-            segment.label,
-            [i for ref in _blocks(segment, first, last) for i in _within(words[ref.name], ref, first, last)],
-        )
+        (segment.label, np.concatenate([_within(words[r.name], r, first, last) for r in _blocks(segment, first, last)]))
         for segment, first, last in wanted
     ]
 
@@ -62,7 +59,7 @@ def _blocks(segment: Segment, first: int, last: int) -> list[Ref]:
     return [ref for ref in segment.log if ref.first < last and first < ref.last]
 
 
-def _within(ids: list[int], ref: Ref, first: int, last: int) -> list[int]:
+def _within(ids: np.ndarray, ref: Ref, first: int, last: int) -> np.ndarray:
     return ids[max(0, first - ref.first) : last - ref.first]
 
 

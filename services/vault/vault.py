@@ -207,10 +207,15 @@ class Vault:
     def ids(
         self, tenant: str, manifest: Manifest, since: int = 0, until: int | None = None
     ) -> list[tuple[str, list[int]]]:
-        """Label and token ids of what was read from position `since` on (and before `until`), segment by segment; the
-        first may be a segment's rest, the last its beginning. Of the logs only the blocks that overlap are read.
+        """As `tokens`, as numbers of Python's."""
+        return [(label, ids.tolist()) for label, ids in self.tokens(tenant, manifest, since, until)]
 
-        Raises Lost when one of those is damaged in every tier.
+    def tokens(
+        self, tenant: str, manifest: Manifest, since: int = 0, until: int | None = None
+    ) -> list[tuple[str, np.ndarray]]:
+        """Label and token ids (uint32) of what was read from position `since` on (and before `until`), segment by
+        segment; the first may be a segment's rest, the last its beginning. Of the logs only the blocks that overlap are
+        read. Raises Lost when one of those is damaged in every tier.
         """
         until = manifest.position if until is None else until
         return loading.token_ids(manifest, since, until, self._fetching(tenant))
