@@ -8,9 +8,8 @@ from kernels import mla_gpu
 from kernels.norm import wide
 
 BLOCK_TOKENS = 2048  # keys looked at together; block edges lie at multiples of it from the start of the sequence
-ROWS = (
-    64  # several queries are padded to a multiple of it, and keys to whole pages: odd matmul shapes round differently
-)
+ROWS = 64  # queries are looked at in so many rows, and keys in whole pages: odd matmul shapes round differently
+FEW_ROWS = 16  # what is left of a segment at its end, padded to a multiple of it, by itself wherever the step began
 
 
 def mla_expanded(q: Tensor, latents: Tensor, kv_b: Tensor, value_dim: int) -> Tensor:
@@ -41,10 +40,19 @@ def mla_absorbed(q: Tensor, pages: Tensor, table: Tensor, length: int, kv_b: Ten
     if q.is_cuda:
         form = mla_gpu.absorbed if q.shape[0] <= mla_gpu.FEW else mla_gpu.expanded
         return form(q, pages, table, length, kv_b, value_dim)
+    left = q.shape[0] % ROWS
+    if left and left < q.shape[0]:
+        whole = _absorbed(q[:-left], pages, table, length - left, kv_b, value_dim)
+        return torch.cat([whole, _absorbed(q[-left:], pages, table, length, kv_b, value_dim)])
+    return _absorbed(q, pages, table, length, kv_b, value_dim)
+
+
+def _absorbed(q: Tensor, pages: Tensor, table: Tensor, length: int, kv_b: Tensor, value_dim: int) -> Tensor:
+    """Of a multiple of ROWS queries, or of fewer than ROWS."""
     tokens, heads, width = q.shape
     rank, page = kv_b.shape[2], pages.shape[1]
     nope = kv_b.shape[1] - value_dim
-    rows = tokens if tokens == 1 else -(-tokens // ROWS) * ROWS
+    rows = tokens if tokens == 1 else -(-tokens // FEW_ROWS) * FEW_ROWS
     heads_first = F.pad(q, (0, 0, 0, 0, 0, rows - tokens)).transpose(0, 1)
     absorbed = torch.cat([heads_first[..., :nope] @ kv_b[:, :nope], heads_first[..., nope:]], -1)
     query = (absorbed * width**-0.5).view(heads * rows, -1)
