@@ -81,7 +81,9 @@ class Keeper:
                     code="quota_exceeded", used=used, quota=quota, wanted=size,
                 )  # fmt: skip
         if self._over(size) > 0:
-            self._relieve(size)
+            self._memory = (0.0, 0, 0)  # nothing is moved or refused by figures of a second ago
+            if self._over(size) > 0:
+                self._relieve(size)
             if self._over(size) > 0:
                 self.vault.metrics.refused("full")
                 _, used, limit = self._memory

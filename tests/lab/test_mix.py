@@ -1,11 +1,13 @@
 """What the loader gives is what the plan says, and facts, swaps and parcels keep the text literal."""
 
+import json
 import random
 
 import numpy as np
 import pytest
+import zstandard
 
-from lab import made
+from lab import corpus, made
 from lab.cloze import clozes
 from lab.corpus import Corpus, left_out
 from lab.loader import LEAST, Share, fill
@@ -135,8 +137,22 @@ def test_kinds_are_drawn_by_their_weights(tmp_path):
     assert all(abs(drawn.count(kind) / 4000 - share) < 0.04 for kind, share in weights.items())
 
 
-def test_a_book_is_held_out_and_most_texts_are_not():
+@pytest.fixture
+def pack(tmp_path, monkeypatch):
+    """A training pack of two questions: the real one is not part of the repository."""
+    questions = [{"title": "Asked_About", "split": "valid"}, {"title": "Learnt_From", "split": "train"}]
+    (tmp_path / "qa").mkdir()
+    lines = "".join(json.dumps(row) + "\n" for row in questions).encode()
+    (tmp_path / "qa/squad.jsonl.zst").write_bytes(zstandard.compress(lines))
+    monkeypatch.setattr(corpus, "PACK", tmp_path)
+    corpus.asked_titles.cache_clear()
+    yield
+    corpus.asked_titles.cache_clear()
+
+
+def test_books_and_asked_articles_are_held_out_and_most_texts_are_not(pack):
     assert left_out({"id": "book-0130", "title": "The Wonderful Wizard of Oz"})
+    assert left_out({"id": "wiki-1", "title": "Asked about"}) and not left_out({"id": "wiki-1", "title": "Learnt from"})
     ordinary = [{"id": f"wiki-{n}", "title": "Nothing asked"} for n in range(2000)]
     assert 0 < sum(map(left_out, ordinary)) < 40
     assert {parcel_of(row) for row in ordinary} == set(range(PARCELS))
