@@ -118,12 +118,15 @@ class Sources:
         read = self._vault.at(tenant, head.view, (head.draft, head.parent)) if head.view.manifest else None
         key = (tenant, *_name(read.segments if read else (), head.digest))
         with self._lock:
-            if key not in self._kept:
-                self._kept[key] = Source(self._pieces(tenant, read) if read else [], self.letters)
+            source = self._kept.get(key)
+        if source is None:  # nobody else waits for this one's log to come and its index to be made
+            source = Source(self._pieces(tenant, read) if read else [], self.letters)
+        with self._lock:
+            self._kept[key] = source
             self._kept.move_to_end(key)
-            while sum(source.nbytes for source in self._kept.values()) > KEPT_BYTES and len(self._kept) > 1:
+            while sum(kept.nbytes for kept in self._kept.values()) > KEPT_BYTES and len(self._kept) > 1:
                 self._kept.popitem(last=False)
-            return self._kept[key]
+        return source
 
     def forget(self, tenant: str) -> None:
         """What was deleted must not be quoted."""

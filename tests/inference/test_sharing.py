@@ -187,14 +187,18 @@ def test_rewind_to_any_token(client: InferenceClient, server: InferenceServer, c
         client.rewind_session("a", position=total + 1)
 
 
-def test_a_place_without_a_rung_gets_one_when_it_is_taken_up(
-    client: InferenceClient, server: InferenceServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What lies behind the last rung is read again once, not at every resume."""
+@pytest.fixture
+def between_rungs(client: InferenceClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Session a stands at token 77, where no rung is; one is stored however little there is to read again."""
     monkeypatch.setattr("services.inference.taking._WORTH_S", 0.0)
     client.open_session("a")
     read(client, "a", LONG)
     client.rewind_session("a", position=77)
+
+
+@pytest.mark.usefixtures("between_rungs")
+def test_a_place_without_a_rung_gets_one_when_it_is_taken_up(client: InferenceClient, server: InferenceServer) -> None:
+    """What lies behind the last rung is read again once, not at every resume."""
     answers = []
     for _ in range(2):
         forget_all(server)
@@ -205,14 +209,11 @@ def test_a_place_without_a_rung_gets_one_when_it_is_taken_up(
     assert read(client, "a", "And on.").position > 77
 
 
+@pytest.mark.usefixtures("between_rungs")
 def test_a_writer_is_not_overtaken_by_who_takes_its_session_up(
-    client: InferenceClient, server: InferenceServer, monkeypatch: pytest.MonkeyPatch
+    client: InferenceClient, server: InferenceServer
 ) -> None:
     """Storing a rung moves the head to another manifest: not while somebody writes behind it."""
-    monkeypatch.setattr("services.inference.taking._WORTH_S", 0.0)
-    client.open_session("a")
-    read(client, "a", LONG)
-    client.rewind_session("a", position=77)
     forget_all(server)
     readings = server.servicer.loaded.readings  # type: ignore[union-attr]
     with readings.writing("default", "a"):
