@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 
 import structlog
@@ -25,15 +26,23 @@ log = structlog.get_logger(__name__)
 
 def repair(service: Service, tenant: str, session: str, stop: Stop) -> Iterator[Finding]:
     """Mends what verify finds: from the other tier, or by reading again from the tokens."""
-    for name in [session] if session else service.vault.heads.all_sessions(tenant):
-        bad = []
-        for finding in service.audit.verify(tenant, name):
-            if finding.what:
-                bad.append(finding)
-            else:
-                yield finding
-        if bad:
-            yield from _mended(service, tenant, name, bad, stop)
+    if session:
+        yield from _repair(service, tenant, session, stop)
+        return
+    for name in service.vault.heads.all_sessions(tenant):
+        with suppress(errors.NotFound):  # deleted since they were listed
+            yield from _repair(service, tenant, name, stop)
+
+
+def _repair(service: Service, tenant: str, name: str, stop: Stop) -> Iterator[Finding]:
+    bad = []
+    for finding in service.audit.verify(tenant, name):
+        if finding.what:
+            bad.append(finding)
+        else:
+            yield finding
+    if bad:
+        yield from _mended(service, tenant, name, bad, stop)
 
 
 def _mended(service: Service, tenant: str, name: str, bad: list[Finding], stop: Stop) -> Iterator[Finding]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
 
+from services import errors
 from services.vault.keeper import Keeper
 from services.vault.manifest import Manifest
 from services.vault.metrics import Stock
@@ -126,10 +128,27 @@ class Audit:
     def verify(self, tenant: str, session: str = "") -> Iterator[Finding]:
         """Opens every block that the session (or any) names, in every tier that has it. A finding for each that is
         damaged, and one for each that no tier has; now and then one without a fault that says how far it is."""
-        sessions = [session] if session else self._vault.heads.all_sessions(tenant)
+        if session:
+            yield from self._verify(tenant, session, set())
+            return
         seen: set[str] = set()
-        for name in sessions:
-            yield from self._verify(tenant, name, seen)
+        for name in self._vault.heads.all_sessions(tenant):
+            yield from self._verify_while_there(tenant, name, seen)
+
+    def _verify_while_there(self, tenant: str, session: str, seen: set[str]) -> Iterator[Finding]:
+        """The same, of a session that may be deleted or go on meanwhile: what it no longer names is not missing."""
+        heads, gone = self._vault.heads, []
+        dump = heads.dump(tenant, session)
+        with suppress(errors.NotFound):
+            for finding in self._verify(tenant, session, seen):
+                if finding.what == "missing":
+                    gone.append(finding)
+                else:
+                    yield finding
+        if gone and heads.dump(tenant, session) != dump:
+            yield from self._verify_while_there(tenant, session, seen - {finding.block for finding in gone})
+        else:
+            yield from gone
 
     def _verify(self, tenant: str, session: str, seen: set[str]) -> Iterator[Finding]:
         try:

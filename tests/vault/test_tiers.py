@@ -106,6 +106,24 @@ def test_a_damaged_block_is_never_copied_down(keeper: Keeper, client: redis.Redi
     assert [(finding.tier, finding.what) for finding in found] == [("redis", "bytes")]
 
 
+def test_what_is_deleted_while_all_is_verified_is_not_missing(keeper: Keeper, monkeypatch: pytest.MonkeyPatch) -> None:
+    for session in ("s1", "s2"):
+        keeper.vault.commit("t", opened(keeper.vault, session), draft(EMPTY, 700, seed=int(session[1])))
+    audit = Audit(keeper, "memory")
+    copies = audit._copies
+
+    def deleted_meanwhile(*arguments: str) -> dict[str, bytes | None]:
+        keeper.delete("t", "s1")
+        keeper.delete("t", "s2")
+        keeper.collect("t")
+        return copies(*arguments)
+
+    monkeypatch.setattr(audit, "_copies", deleted_meanwhile)
+    assert not [finding for finding in audit.verify("t") if finding.what]
+    with pytest.raises(errors.NotFound):
+        list(audit.verify("t", "s1"))
+
+
 def test_idle_sessions_are_copied_and_then_moved_by_the_rounds(
     redis_url: str, tmp_path: Path, cold_url: str, client: redis.Redis
 ) -> None:
