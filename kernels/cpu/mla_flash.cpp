@@ -1,0 +1,124 @@
+// Flash attention over a step of keys: scores, weights under a running maximum, weighted sums.
+//
+// A step's sum over keys is one chain in the keys' order, a row's mass is summed by lanes (key modulo 16), and a step
+// begins at a fixed place of the sequence: a row's bits do not depend on the rows beside it.
+#include <algorithm>
+#include <limits>
+
+#include "mla.h"
+#include "tile.h"
+
+namespace mla {
+
+namespace {
+
+constexpr int64_t NEAR = 64;  // keys whose values go over all rows while they are in L1
+constexpr float LOWEST = std::numeric_limits<float>::lowest();  // finite: nothing minus nothing must not be NaN
+
+template <int ROWS>
+void some_rows(const float* const* x, const float* panel, int64_t depth, float* y, int64_t ld_y, bool go_on) {
+    for (int at = 0; at < PANEL; at += TILE_VECS * LANES) {
+        Vec sums[ROWS][TILE_VECS];
+        for (int r = 0; r < ROWS; r++)
+            for (int v = 0; v < TILE_VECS; v++) sums[r][v] = go_on ? load(y + r * ld_y + at + v * LANES) : zero();
+        multiply(x, panel + at, depth, sums);
+        for (int r = 0; r < ROWS; r++)
+            for (int v = 0; v < TILE_VECS; v++) store(y + r * ld_y + at + v * LANES, sums[r][v]);
+    }
+}
+
+template <int ROWS>
+void left_rows(int64_t left, const float* const* x, const float* panel, int64_t depth, float* y, int64_t ld_y,
+               bool go_on) {
+    if constexpr (ROWS > 0) {
+        if (left == ROWS) return some_rows<ROWS>(x, panel, depth, y, ld_y, go_on);
+        left_rows<ROWS - 1>(left, x, panel, depth, y, ld_y, go_on);
+    }
+}
+
+/// acc += weights · values. The step's sum begins at zero: one chain over a million keys would lose digits.
+void add_values(const float* weights, const Group& group, const Keys& keys) {
+    thread_local std::vector<float> scratch;
+    const State& state = group.state;
+    float* sums = room(scratch, CHUNK * state.columns);
+    for (int64_t at = 0; at < keys.stop - keys.start; at += NEAR) {
+        int64_t count = std::min(NEAR, keys.stop - keys.start - at);
+        for (int64_t c = 0; c < state.columns; c += PANEL)
+            product(weights + at, STEP, group.rows, keys.v + c * keys.v_keys + at * PANEL, count, sums + c,
+                    state.columns, at > 0);
+    }
+    for (int64_t i = 0; i < group.rows * state.columns; i += LANES)
+        store(state.acc + i, load(state.acc + i) + load(sums + i));
+}
+
+void fade(const State& row, float top) {
+    Vec factor = exp(set1(*row.peak - top));
+    store(row.mass, load(row.mass) * factor);
+    for (int64_t c = 0; c < row.columns; c += LANES) store(row.acc + c, load(row.acc + c) * factor);
+    *row.peak = top;
+}
+
+}  // namespace
+
+void product(const float* const* x, int64_t rows, const float* panel, int64_t depth, float* y, int64_t ld_y,
+             bool go_on) {
+    int64_t done = 0;
+    for (; done + TILE_ROWS <= rows; done += TILE_ROWS)
+        some_rows<TILE_ROWS>(x + done, panel, depth, y + done * ld_y, ld_y, go_on);
+    left_rows<TILE_ROWS - 1>(rows - done, x + done, panel, depth, y + done * ld_y, ld_y, go_on);
+}
+
+void product(const float* x, int64_t ld_x, int64_t rows, const float* panel, int64_t depth, float* y, int64_t ld_y,
+             bool go_on) {
+    const float* at[CHUNK];
+    for (int64_t done = 0; done < rows; done += CHUNK) {
+        int64_t count = std::min(CHUNK, rows - done);
+        for (int64_t i = 0; i < count; i++) at[i] = x + (done + i) * ld_x;
+        product(at, count, panel, depth, y + done * ld_y, ld_y, go_on);
+    }
+}
+
+void begin(const State& state, int64_t rows) {
+    std::fill_n(state.peak, rows, LOWEST);
+    std::fill_n(state.mass, rows * LANES, 0.0f);
+    std::fill_n(state.acc, rows * state.columns, 0.0f);
+}
+
+void weigh(float* scores, int64_t seen, int64_t count, const State& row) {
+    for (int64_t k = seen; k < round_up(count, LANES); k++) scores[k] = -std::numeric_limits<float>::infinity();
+    Vec high = set1(*row.peak);
+    for (int64_t k = 0; k < count; k += LANES) high = max(load(scores + k), high);
+    float top = largest(high);
+    if (top != *row.peak) fade(row, top);
+    Vec mass = zero(), peak = set1(top);
+    for (int64_t k = 0; k < count; k += LANES) {
+        Vec weight = exp(load(scores + k) - peak);
+        store(scores + k, weight);
+        mass = mass + weight;
+    }
+    store(row.mass, load(row.mass) + mass);
+}
+
+void attend(const Group& group, const Keys& keys) {
+    thread_local std::vector<float> scratch;
+    float* scores = room(scratch, CHUNK * STEP);
+    int64_t count = keys.stop - keys.start;
+    for (int64_t k = 0; k < count; k += PANEL)
+        product(group.q, group.apart, group.rows, keys.k + k * group.depth, group.depth, scores + k, STEP);
+    for (int64_t i = 0; i < group.rows; i++) {
+        int64_t seen = std::clamp<int64_t>(group.seen[i] - keys.start, 0, count);
+        weigh(scores + i * STEP, seen, count, group.state.from(i));
+    }
+    add_values(scores, group, keys);
+}
+
+void transpose(const Call& call, int64_t start, int64_t length, float* panel) {
+    int64_t count = std::min<int64_t>(PANEL, length - start);
+    const float* x[PANEL];
+    for (int64_t i = 0; i < count; i++) x[i] = call.latent(start + i);
+    if (count < PANEL) std::fill_n(panel, call.width() * PANEL, 0.0f);
+    for (int64_t c = 0; c < call.width(); c++)
+        for (int64_t i = 0; i < count; i++) panel[c * PANEL + i] = x[i][c];
+}
+
+}  // namespace mla

@@ -1,0 +1,184 @@
+// A decoded token reads every latent once: a step of latents meets all heads while it lies in L1.
+//
+// Here the lanes of a sum lie along the latent, and are added up for sixteen sums together, in the order of vec.h's
+// sum(): transposing latents into panels would cost more than the few rows are worth.
+#include "mla_one.h"
+
+#include <algorithm>
+
+#include "tile.h"
+
+namespace mla {
+
+namespace {
+
+constexpr int64_t NEAR = 32;  // keys of a step; 16 KB at the shipped width
+constexpr int HEADS = 4;      // heads that meet a latent together
+constexpr int KEYS = 4;
+
+#if defined(__AVX512F__)
+constexpr int DOT_ROWS = HEADS, SUM_VECS = 6;
+#else
+constexpr int DOT_ROWS = 1, SUM_VECS = 1;
+#endif
+
+#if defined(__AVX512F__)
+template <int LOW, int HIGH> __m512 fold_quarters(__m512 a, __m512 b) {
+    return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, LOW), _mm512_shuffle_f32x4(a, b, HIGH));
+}
+template <int LOW, int HIGH> __m512 fold_lanes(__m512 a, __m512 b) {
+    return _mm512_add_ps(_mm512_shuffle_ps(a, b, LOW), _mm512_shuffle_ps(a, b, HIGH));
+}
+
+/// Lane i = sum(x[i]).
+Vec sums_of(const Vec* x) {
+    __m512 by_four[4];
+    for (int j = 0; j < 4; j++) {
+        __m512 a = fold_quarters<0x44, 0xEE>(x[j].v, x[j + 4].v), b = fold_quarters<0x44, 0xEE>(x[j + 8].v, x[j + 12].v);
+        by_four[j] = fold_quarters<0x88, 0xDD>(a, b);
+    }
+    return {fold_lanes<0x88, 0xDD>(fold_lanes<0x44, 0xEE>(by_four[0], by_four[1]),
+                                   fold_lanes<0x44, 0xEE>(by_four[2], by_four[3]))};
+}
+#elif defined(__AVX2__)
+template <int LOW, int HIGH> __m256 fold_lanes(__m256 a, __m256 b) {
+    return _mm256_add_ps(_mm256_shuffle_ps(a, b, LOW), _mm256_shuffle_ps(a, b, HIGH));
+}
+
+__m256 eight_sums_of(const Vec* x) {
+    __m256 by_four[4];
+    for (int j = 0; j < 4; j++) {
+        __m256 a = _mm256_add_ps(x[j].lo, x[j].hi), b = _mm256_add_ps(x[j + 4].lo, x[j + 4].hi);
+        by_four[j] = _mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
+    }
+    return fold_lanes<0x88, 0xDD>(fold_lanes<0x44, 0xEE>(by_four[0], by_four[1]),
+                                  fold_lanes<0x44, 0xEE>(by_four[2], by_four[3]));
+}
+
+Vec sums_of(const Vec* x) { return {eight_sums_of(x), eight_sums_of(x + 8)}; }
+#else
+Vec sums_of(const Vec* x) {
+    float sums[LANES];
+    for (int i = 0; i < LANES; i++) sums[i] = sum(x[i]);
+    return load(sums);
+}
+#endif
+
+/// The first `left` numbers of p, 16 at most: nothing behind a row's end may be read.
+inline Vec load_row(const float* p, int64_t left) { return left >= LANES ? load(p) : load_first(p, int(left)); }
+
+/// sums[r][i] = lanes of q row r · key i; rows behind `rows` stay zero.
+template <int ROWS>
+void dots(const float* q, int64_t apart, const float* const* key, int64_t width, Vec (*sums)[KEYS]) {
+    Vec lanes[ROWS][KEYS];
+    clear(lanes);
+    auto meet = [&](int64_t d, int64_t left) __attribute__((always_inline)) {
+        Vec k[KEYS];
+        for (int i = 0; i < KEYS; i++) k[i] = left ? load_first(key[i] + d, int(left)) : load(key[i] + d);
+        for (int r = 0; r < ROWS; r++) {
+            Vec x = load(q + r * apart + d);
+            for (int i = 0; i < KEYS; i++) lanes[r][i] = fma(x, k[i], lanes[r][i]);
+        }
+    };
+    int64_t whole = width / LANES * LANES;
+    for (int64_t d = 0; d < whole; d += LANES) meet(d, 0);
+    if (whole < width) meet(whole, width - whole);
+    for (int r = 0; r < ROWS; r++)
+        for (int i = 0; i < KEYS; i++) sums[r][i] = lanes[r][i];
+}
+
+/// Scores [rows][NEAR] of four keys.
+void score(const float* q, int64_t apart, int64_t rows, const float* const* key, int64_t width, float* scores) {
+    Vec sums[HEADS][KEYS];
+    clear(sums);
+    int64_t row = 0;
+    for (; row + DOT_ROWS <= rows; row += DOT_ROWS) dots<DOT_ROWS>(q + row * apart, apart, key, width, sums + row);
+    for (; row < rows; row++) dots<1>(q + row * apart, apart, key, width, sums + row);
+    float all[HEADS * KEYS];
+    store(all, sums_of(sums[0]));
+    for (int64_t i = 0; i < rows; i++) std::memcpy(scores + i * NEAR, all + i * KEYS, KEYS * sizeof(float));
+}
+
+/// acc[row][16 VECS columns] += weights[row] · latents, `count` keys that lie one after another.
+template <int ROWS, int VECS>
+void add_columns(const float* const* weights, const float* latents, int64_t width, int64_t count, float* acc,
+                 int64_t columns) {
+    Vec sums[ROWS][VECS];
+    for (int r = 0; r < ROWS; r++)
+        for (int v = 0; v < VECS; v++) sums[r][v] = load(acc + r * columns + v * LANES);
+    multiply(weights, latents, count, sums, width);
+    for (int r = 0; r < ROWS; r++)
+        for (int v = 0; v < VECS; v++) store(acc + r * columns + v * LANES, sums[r][v]);
+}
+
+/// The columns of a row's end that are fewer than 16.
+void add_last(const float* const* weights, int64_t rows, const float* latents, int64_t width, int64_t left,
+              int64_t count, float* acc, int64_t columns) {
+    for (int64_t r = 0; r < rows; r++) {
+        Vec sums = load(acc + r * columns);
+        for (int64_t i = 0; i < count; i++)
+            sums = fma(set1(weights[r][i]), load_first(latents + i * width, int(left)), sums);
+        store(acc + r * columns, sums);
+    }
+}
+
+template <int ROWS>
+void add(const float* const* weights, const float* latents, const Call& call, int64_t count, const State& state) {
+    int64_t c = 0, width = call.width();
+    for (; c < call.R && c + SUM_VECS * LANES <= std::min(width, state.columns); c += SUM_VECS * LANES)
+        add_columns<ROWS, SUM_VECS>(weights, latents + c, width, count, state.acc + c, state.columns);
+    for (; c < call.R && c + LANES <= width; c += LANES)
+        add_columns<ROWS, 1>(weights, latents + c, width, count, state.acc + c, state.columns);
+    if (c < call.R) add_last(weights, ROWS, latents + c, width, width - c, count, state.acc + c, state.columns);
+}
+
+/// All runs of keys that lie in one page.
+void add_runs(const float* scores, int64_t rows, const Call& call, int64_t from, int64_t to, const State& state) {
+    for (int64_t s = from, run; s < to; s += run) {
+        run = std::min(to - s, call.page_tokens - (s & (call.page_tokens - 1)));
+        const float* weights[HEADS];
+        for (int64_t i = 0; i < rows; i++) weights[i] = scores + i * NEAR + s - from;
+        const float* latents = call.latent(s);
+        switch (rows) {
+            case 4: add<4>(weights, latents, call, run, state); break;
+            case 3: add<3>(weights, latents, call, run, state); break;
+            case 2: add<2>(weights, latents, call, run, state); break;
+            default: add<1>(weights, latents, call, run, state);
+        }
+    }
+}
+
+}  // namespace
+
+void piece_of_one(const Call& call, const float* q, int64_t apart, int64_t from, int64_t to, const State& state) {
+    const float* key[NEAR];
+    float scores[HEADS * NEAR];
+    for (int64_t start = from; start < to; start += NEAR) {
+        int64_t count = std::min(NEAR, to - start);
+        for (int64_t i = 0; i < NEAR; i++) key[i] = call.latent(start + std::min(i, count - 1));
+        for (int64_t head = 0; head < call.h; head += HEADS) {
+            int64_t rows = std::min<int64_t>(HEADS, call.h - head);
+            for (int64_t i = 0; i < count; i += KEYS)
+                score(q + head * apart, apart, rows, key + i, call.width(), scores + i);
+            for (int64_t i = 0; i < rows; i++) weigh(scores + i * NEAR, count, count, state.from(head + i));
+            add_runs(scores, rows, call, start, start + count, state.from(head));
+        }
+    }
+}
+
+void expand_read(const Call& call, int64_t head, const State& row, float* o) {
+    float whole = sum(load(row.mass));
+    for (int64_t v = 0; v < call.V; v += LANES) {
+        Vec sums[LANES];
+        int64_t count = std::min<int64_t>(LANES, call.V - v);
+        for (int64_t i = 0; i < LANES; i++) {
+            sums[i] = zero();
+            const float* b = call.value_rows(head) + (v + i) * call.R;
+            for (int64_t c = 0; i < count && c < call.R; c += LANES)
+                sums[i] = fma(load(row.acc + c), load_row(b + c, call.R - c), sums[i]);
+        }
+        store_first(o + v, sums_of(sums) / set1(whole), int(count));
+    }
+}
+
+}  // namespace mla
