@@ -15,6 +15,7 @@ namespace {
 
 constexpr int64_t PIECE = 2048;
 constexpr int64_t WAVE = 16;  // partials that are kept before they are merged
+constexpr int64_t LITTLE = 1 << 17;  // multiplications: a few microseconds
 static_assert(PIECE % STEP == 0);
 
 /// q' [h][T][apart]: of every head the rows' absorbed queries, scaled, and zeros behind them.
@@ -27,17 +28,26 @@ struct Queries {
     int64_t columns() const { return round_up(call.R, PANEL); }
 };
 
-/// q'[c] = sum over n of q[n] A[n][c], 16 columns at a time.
-void absorb_row(const Call& call, const float* q, const float* key_rows, float* to) {
-    for (int64_t c = 0; c < call.R; c += LANES) {
-        int n = int(std::min<int64_t>(LANES, call.R - c));
-        Vec sums = zero();
-        for (int64_t i = 0; i < call.N; i++) {
-            const float* a = key_rows + i * call.R + c;
-            sums = fma(set1(q[i]), n == LANES ? load(a) : load_first(a, n), sums);
-        }
-        store_first(to + c, sums * set1(call.scale), n);
+/// q'[c] = sum over n of q[n] A[n][c], `VECS` times 16 columns at a time as long as there are as many.
+template <int VECS>
+int64_t absorb_columns(const Call& call, const float* q, const float* key_rows, int64_t from, float* to) {
+    for (; from + VECS * LANES <= call.R; from += VECS * LANES) {
+        Vec sums[1][VECS];
+        clear(sums);
+        multiply(&q, key_rows + from, call.N, sums, call.R);
+        for (int v = 0; v < VECS; v++) store(to + from + v * LANES, sums[0][v] * set1(call.scale));
     }
+    return from;
+}
+
+void absorb_row(const Call& call, const float* q, const float* key_rows, float* to) {
+    int64_t c = absorb_columns<6>(call, q, key_rows, 0, to);
+    c = absorb_columns<1>(call, q, key_rows, c, to);
+    int left = int(call.R - c);
+    Vec sums = zero();
+    for (int64_t i = 0; left && i < call.N; i++)
+        sums = fma(set1(q[i]), load_first(key_rows + i * call.R + c, left), sums);
+    store_first(to + c, sums * set1(call.scale), left);
     for (int64_t i = 0; i < call.r; i++) to[call.R + i] = q[call.N + i] * call.scale;
 }
 
@@ -54,10 +64,11 @@ void absorb(const Queries& queries, const float* q, int64_t head) {
 void lay_out(const Queries& queries, int64_t start, int64_t stop, float* k, float* v) {
     const Call& call = queries.call;
     for (int64_t s = start; s < stop; s += PANEL) transpose(call, s, stop, k + (s - start) * call.width());
-    for (int64_t s = start; s < stop; s++) {
-        const float* latent = call.latent(s);
-        for (int64_t c = 0; c < queries.columns(); c++)
-            v[(c / PANEL * STEP + s - start) * PANEL + c % PANEL] = c < call.R ? latent[c] : 0.0f;
+    for (int64_t c = 0; c < queries.columns(); c += PANEL) {
+        float* panel = v + c * STEP;
+        int64_t count = std::min<int64_t>(PANEL, call.R - c);
+        for (int64_t s = start; s < stop; s++, panel += PANEL)
+            std::fill(std::copy_n(call.latent(s) + c, count, panel), panel + PANEL, 0.0f);
     }
 }
 
@@ -110,6 +121,15 @@ void read_pieces(const Queries& queries, const State& all, const State& parts) {
     }
 }
 
+/// For every head; on one thread when that is over before others are awake.
+template <class Task> void for_heads(const Queries& queries, const Task& task) {
+    if (queries.rows() * (queries.call.N + queries.call.V) * queries.call.R > LITTLE) {
+        parallel(int(queries.call.h), task);
+    } else {
+        for (int head = 0; head < queries.call.h; head++) task(head);
+    }
+}
+
 State take(float*& at, int64_t rows, int64_t columns) {
     State state{at + rows * (columns + LANES), at + rows * columns, at, columns};
     at += round_up(rows * (columns + LANES + 1), LANES);
@@ -126,9 +146,9 @@ void absorbed(const Call& call, const float* q, int64_t T, int64_t length, float
     Queries queries{call, T, length, apart, at};
     at += rows * apart;
     State all = take(at, rows, columns), partial = take(at, parts * rows, columns);
-    parallel(int(call.h), [&](int head) { absorb(queries, q, head); });
+    for_heads(queries, [&](int head) { absorb(queries, q, head); });
     read_pieces(queries, all, partial);
-    parallel(int(call.h), [&](int head) {
+    for_heads(queries, [&](int head) {
         for (int64_t t = 0; t < T; t++)
             expand_read(call, head, all.from(head * T + t), o + t * call.ld_o + head * call.V);
     });

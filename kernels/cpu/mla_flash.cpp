@@ -3,6 +3,7 @@
 // A step's sum over keys is one chain in the keys' order, a row's mass is summed by lanes (key modulo 16), and a step
 // begins at a fixed place of the sequence: a row's bits do not depend on the rows beside it.
 #include <algorithm>
+#include <cstring>
 #include <limits>
 
 #include "mla.h"
@@ -49,6 +50,20 @@ void add_values(const float* weights, const Group& group, const Keys& keys) {
     }
     for (int64_t i = 0; i < group.rows * state.columns; i += LANES)
         store(state.acc + i, load(state.acc + i) + load(sums + i));
+}
+
+/// Four numbers of four latents, the other way round.
+void turn(const float* const* x, int64_t c, float* panel) {
+    using Four = float __attribute__((vector_size(16)));
+    Four a, b, d, e;
+    std::memcpy(&a, x[0] + c, 16), std::memcpy(&b, x[1] + c, 16);
+    std::memcpy(&d, x[2] + c, 16), std::memcpy(&e, x[3] + c, 16);
+    Four ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), de = __builtin_shufflevector(d, e, 0, 4, 1, 5);
+    Four ab_high = __builtin_shufflevector(a, b, 2, 6, 3, 7), de_high = __builtin_shufflevector(d, e, 2, 6, 3, 7);
+    Four turned[] = {__builtin_shufflevector(ab, de, 0, 1, 4, 5), __builtin_shufflevector(ab, de, 2, 3, 6, 7),
+                     __builtin_shufflevector(ab_high, de_high, 0, 1, 4, 5),
+                     __builtin_shufflevector(ab_high, de_high, 2, 3, 6, 7)};
+    for (int i = 0; i < 4; i++) std::memcpy(panel + i * PANEL, &turned[i], 16);
 }
 
 void fade(const State& row, float top) {
@@ -113,12 +128,15 @@ void attend(const Group& group, const Keys& keys) {
 }
 
 void transpose(const Call& call, int64_t start, int64_t length, float* panel) {
-    int64_t count = std::min<int64_t>(PANEL, length - start);
+    int64_t count = std::min<int64_t>(PANEL, length - start), width = call.width();
     const float* x[PANEL];
     for (int64_t i = 0; i < count; i++) x[i] = call.latent(start + i);
-    if (count < PANEL) std::fill_n(panel, call.width() * PANEL, 0.0f);
-    for (int64_t c = 0; c < call.width(); c++)
-        for (int64_t i = 0; i < count; i++) panel[c * PANEL + i] = x[i][c];
+    if (count < PANEL) std::fill_n(panel, width * PANEL, 0.0f);
+    int64_t fours = width / 4 * 4, quads = count / 4 * 4;
+    for (int64_t i = 0; i < quads; i += 4)
+        for (int64_t c = 0; c < fours; c += 4) turn(x + i, c, panel + c * PANEL + i);
+    for (int64_t i = 0; i < count; i++)
+        for (int64_t c = i < quads ? fours : 0; c < width; c++) panel[c * PANEL + i] = x[i][c];
 }
 
 }  // namespace mla

@@ -12,7 +12,8 @@ namespace mla {
 
 namespace {
 
-constexpr int64_t NEAR = 32;  // keys of a step; 16 KB at the shipped width
+constexpr int64_t NEAR = 32;   // keys of a step; 16 KB at the shipped width
+constexpr int64_t AHEAD = 64;  // keys from a latent that is looked at to the one that is asked for
 constexpr int HEADS = 4;      // heads that meet a latent together
 constexpr int KEYS = 4;
 
@@ -148,22 +149,34 @@ void add_runs(const float* scores, int64_t rows, const Call& call, int64_t from,
     }
 }
 
+/// Brings a latent on its way into L2: by itself the machine does not look beyond a page of 4 KB.
+void ask_for(const float* latent, int64_t width) {
+    for (int64_t d = 0; d < width; d += 64 / int64_t(sizeof(float))) __builtin_prefetch(latent + d, 0, 2);
+}
+
+/// Scores of some heads' rows for the keys start .. start + count, weighed and added. The first heads ask ahead.
+void step(const Call& call, const float* q, int64_t apart, int64_t rows, int64_t start, int64_t count, int64_t to,
+          bool first, const State& state) {
+    float scores[HEADS * NEAR];
+    for (int64_t i = 0; i < count; i += KEYS) {
+        const float* key[KEYS];
+        for (int64_t j = 0; j < KEYS; j++) {
+            key[j] = call.latent(start + std::min(i + j, count - 1));
+            if (first) ask_for(call.latent(std::min(start + i + j + AHEAD, to - 1)), call.width());
+        }
+        score(q, apart, rows, key, call.width(), scores + i);
+    }
+    for (int64_t i = 0; i < rows; i++) weigh(scores + i * NEAR, count, count, state.from(i));
+    add_runs(scores, rows, call, start, start + count, state);
+}
+
 }  // namespace
 
 void piece_of_one(const Call& call, const float* q, int64_t apart, int64_t from, int64_t to, const State& state) {
-    const float* key[NEAR];
-    float scores[HEADS * NEAR];
-    for (int64_t start = from; start < to; start += NEAR) {
-        int64_t count = std::min(NEAR, to - start);
-        for (int64_t i = 0; i < NEAR; i++) key[i] = call.latent(start + std::min(i, count - 1));
-        for (int64_t head = 0; head < call.h; head += HEADS) {
-            int64_t rows = std::min<int64_t>(HEADS, call.h - head);
-            for (int64_t i = 0; i < count; i += KEYS)
-                score(q + head * apart, apart, rows, key + i, call.width(), scores + i);
-            for (int64_t i = 0; i < rows; i++) weigh(scores + i * NEAR, count, count, state.from(head + i));
-            add_runs(scores, rows, call, start, start + count, state.from(head));
-        }
-    }
+    for (int64_t start = from; start < to; start += NEAR)
+        for (int64_t head = 0; head < call.h; head += HEADS)
+            step(call, q + head * apart, apart, std::min<int64_t>(HEADS, call.h - head), start,
+                 std::min(NEAR, to - start), to, head == 0, state.from(head));
 }
 
 void expand_read(const Call& call, int64_t head, const State& row, float* o) {
