@@ -38,6 +38,7 @@ test-web: setup
 
 test-python: setup
 	@scripts/system_packages.sh
+	@$(BIN)/python kernels/cpu/build.py
 	$(BIN)/pytest -m "not compose" $(PYTEST_ARGS)
 
 test-compose: setup  ## docker compose for real: up, read, ask, kill the engine, ask again

@@ -7,10 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from engine import compiled
 from engine.checkpoint import Checkpoint
 from engine.config import ModelConfig
-from engine.model import Kda, KimiLinear, Layer, Mla, Mlp, Moe
+from engine.model import Head, Kda, KimiLinear, Layer, Mla, Mlp, Moe
 from kernels import Weight
+from kernels.cpu.ops import set_threads
 
 DENSE_EXPERTS = 4  # compute all experts when there are at most this many times the chosen ones
 
@@ -20,16 +22,27 @@ def is_fp32(name: str) -> bool:
 
 
 def build_model(
-    config: ModelConfig, tensors: "Mapping[str, Tensor] | Checkpoint", device: torch.device, dtype: torch.dtype
+    config: ModelConfig,
+    tensors: "Mapping[str, Tensor] | Checkpoint",
+    device: torch.device,
+    dtype: torch.dtype,
+    compiled_kernels: bool = True,
 ) -> KimiLinear:
-    top = _Take(tensors, "", device, dtype)
+    """compiled_kernels: on a CPU where they were compiled; False for PyTorch's operations, whose bits differ."""
+    compile_ = compiled_kernels and compiled.suits(config, device, dtype)
+    if compile_:
+        set_threads(torch.get_num_threads())
+    top = _Take(tensors, "", device, dtype, plain=compile_)
     embedding = top("model.embed_tokens.weight")
+    layers = (_layer(config, i, top.under(f"model.layers.{i}.")) for i in range(config.num_layers))
+    weight = embedding if config.tie_word_embeddings else top("lm_head.weight")
+    head = Head(top("model.norm.weight"), weight, config.rms_norm_eps)
     return KimiLinear(
         config=config,
         embedding=embedding,
-        layers=tuple(_layer(config, i, top.under(f"model.layers.{i}.")) for i in range(config.num_layers)),
-        norm=top("model.norm.weight"),
-        head=embedding if config.tie_word_embeddings else top("lm_head.weight"),
+        layers=tuple(compiled.Layer.of(layer, config) if compile_ else layer for layer in layers),
+        head=compiled.Head.of(head) if compile_ else head,
+        compiled=compile_,
     )
 
 
@@ -44,6 +57,7 @@ class _Take:
     prefix: str
     device: torch.device
     dtype: torch.dtype
+    plain: bool  # leave matrices as they are: the compiled kernels lay them out themselves
 
     def under(self, prefix: str) -> "_Take":
         return replace(self, prefix=self.prefix + prefix)
@@ -52,7 +66,10 @@ class _Take:
         return torch.cat([self._one(self.prefix + name) for name in names])
 
     def matrix(self, *names: str) -> Weight:
-        return Weight.of(self(*names))
+        return self.laid_out(self(*names))
+
+    def laid_out(self, matrix: Tensor) -> Weight:
+        return Weight(matrix, None) if self.plain else Weight.of(matrix)
 
     def _one(self, name: str) -> Tensor:
         return self.tensors[name].to(self.device, torch.float32 if is_fp32(name) else self.dtype)
@@ -65,6 +82,7 @@ def _layer(config: ModelConfig, i: int, take: _Take) -> Layer:
         ffn=_moe(config, ffn) if config.is_moe(i) else _mlp(ffn),
         mixer_norm=take("input_layernorm.weight"),
         ffn_norm=take("post_attention_layernorm.weight"),
+        eps=config.rms_norm_eps,
     )
 
 
@@ -74,7 +92,7 @@ def _kda(config: ModelConfig, take: _Take) -> Kda:
         heads=config.kda_heads,
         head_dim=config.kda_head_dim,
         eps=config.rms_norm_eps,
-        inward=_pad_rows(take(*(f"{x}_proj.weight" for x in ("q", "k", "v", "f_a", "g_a", "b")))),
+        inward=take.laid_out(_pad_rows(take(*(f"{x}_proj.weight" for x in ("q", "k", "v", "f_a", "g_a", "b"))))),
         conv=conv.T.contiguous().T,  # taps far apart, channels side by side: the fast path walks along channels
         f_b=take.matrix("f_b_proj.weight"),
         g_b=take.matrix("g_b_proj.weight"),
@@ -85,9 +103,9 @@ def _kda(config: ModelConfig, take: _Take) -> Kda:
     )
 
 
-def _pad_rows(weight: Tensor) -> Weight:
+def _pad_rows(weight: Tensor) -> Tensor:
     """Zero rows up to a multiple of 16: see ModelConfig.any_threads."""
-    return Weight.of(F.pad(weight, (0, 0, 0, -weight.shape[0] % 16)))
+    return F.pad(weight, (0, 0, 0, -weight.shape[0] % 16))
 
 
 def _mla(config: ModelConfig, take: _Take) -> Mla:
@@ -112,7 +130,7 @@ def _moe(config: ModelConfig, take: _Take) -> Moe:
     w1, w3, w2 = (take(*(f"experts.{e}.{w}.weight" for e in range(E))) for w in ("w1", "w3", "w2"))
     w1, w3, w2 = w1.view(E, inner, D), w3.view(E, inner, D), w2.view(E, D, inner)
     shared, every = _mlp(take.under("shared_experts.")), None
-    if config.num_experts <= DENSE_EXPERTS * config.num_experts_per_token:
+    if not take.plain and config.num_experts <= DENSE_EXPERTS * config.num_experts_per_token:
         every = _side_by_side(w1, w3, w2, shared)
         w1, w3, w2, shared = _views(every, E, inner)
     return Moe(

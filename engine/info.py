@@ -10,6 +10,7 @@ from engine.config import EngineConfig
 from engine.model import KimiLinear
 from engine.pools import Pools
 from kernels import REVISION
+from kernels import cpu as compiled
 
 
 @dataclass(frozen=True)
@@ -40,18 +41,24 @@ def describe(model: KimiLinear, config: EngineConfig, pools: Pools, cache: Cache
 
 
 def _contract(model: KimiLinear, config: EngineConfig) -> dict[str, str]:
+    """The compiled kernels give the same bits on every processor, in any number of threads, in any company."""
+    common = {"dtype": str(model.dtype).removeprefix("torch."), "grid": str(config.grid)}
+    if model.compiled:
+        return common | {"kernels": compiled.REVISION}
     cuda = model.device.type == "cuda"
     threads = "any" if cuda or model.config.any_threads else str(torch.get_num_threads())
     libraries = {name: _version(name) for name in ("triton", "fla-core")} if cuda else {}
-    return libraries | {
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "grid": str(config.grid),
-        "kernels": REVISION,
-        "torch": torch.__version__,
-        "hardware": torch.cuda.get_device_name() if cuda else torch.backends.cpu.get_cpu_capability(),
-        "threads": threads,
-        "deterministic": str(config.deterministic).lower(),
-    }
+    return (
+        common
+        | libraries
+        | {
+            "kernels": REVISION,
+            "torch": torch.__version__,
+            "hardware": torch.cuda.get_device_name() if cuda else torch.backends.cpu.get_cpu_capability(),
+            "threads": threads,
+            "deterministic": str(config.deterministic).lower(),
+        }
+    )
 
 
 def _version(package: str) -> str:

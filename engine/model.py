@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from engine import compiled
 from engine.config import ModelConfig
 from engine.pools import Pools
 from engine.provenance import Tag
@@ -176,15 +177,35 @@ class Layer:
     ffn: Mlp | Moe
     mixer_norm: Tensor  # input_layernorm
     ffn_norm: Tensor  # post_attention_layernorm
+    eps: float
+
+    @property
+    def recurrent(self) -> bool:
+        return isinstance(self.mixer, Kda)
+
+    def forward(self, x: Tensor, pieces: tuple[Piece, ...], rows: StateRows | LatentPages) -> Tensor:
+        """x [T,D] -> [T,D]; ``rows``: this layer's part of the pools."""
+        x = x + self.mixer.forward(rms_norm(x, self.mixer_norm, self.eps), pieces, rows)  # type: ignore[arg-type]
+        return x + self.ffn.forward(rms_norm(x, self.ffn_norm, self.eps))
+
+
+@dataclass(frozen=True)
+class Head:
+    norm: Tensor  # [D]
+    weight: Tensor  # [vocab, D]; the embedding itself when tied
+    eps: float
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        return F.linear(rms_norm(hidden, self.norm, self.eps), self.weight).float()
 
 
 @dataclass(frozen=True)
 class KimiLinear:
     config: ModelConfig
     embedding: Tensor  # [vocab, D]
-    layers: tuple[Layer, ...]
-    norm: Tensor  # [D]
-    head: Tensor  # [vocab, D]; the embedding itself when tied
+    layers: tuple[Layer | compiled.Layer, ...]
+    head: Head | compiled.Head
+    compiled: bool  # the layers are those of compiled.py
 
     @property
     def device(self) -> torch.device:
@@ -196,19 +217,12 @@ class KimiLinear:
 
     def forward(self, batch: Batch, pools: Pools) -> Tensor:
         """Runs the batch's rows and advances every state in ``pools`` -> hidden rows [T,D] before the last norm."""
-        x, eps = self.embedding[batch.ids], self.config.rms_norm_eps
-        kda = mla = 0
+        x = self.embedding[batch.ids]
+        states, pages = iter(pools.states), iter(pools.pages)
         for layer in self.layers:
-            u = rms_norm(x, layer.mixer_norm, eps)
-            if isinstance(layer.mixer, Kda):
-                x = x + layer.mixer.forward(u, batch.pieces, pools.states[kda])
-                kda += 1
-            else:
-                x = x + layer.mixer.forward(u, batch.pieces, pools.pages[mla])
-                mla += 1
-            x = x + layer.ffn.forward(rms_norm(x, layer.ffn_norm, eps))
+            x = layer.forward(x, batch.pieces, next(states) if layer.recurrent else next(pages))
         return x
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden [n,D] -> [n,vocab] fp32."""
-        return F.linear(rms_norm(hidden, self.norm, self.config.rms_norm_eps), self.head).float()
+        return self.head.logits(hidden)

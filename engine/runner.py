@@ -23,6 +23,7 @@ class Runner:
     def __init__(self, model: KimiLinear, config: EngineConfig, pools: Pools, sequences: Sequences) -> None:
         self._model, self._config, self._pools, self._sequences = model, config, pools, sequences
         self._scheduler = Scheduler(config.grid, config.prefill_tokens_per_step, config.deterministic)
+        self._alone = config.deterministic and not model.compiled  # a forward has one sequence, and full grids of rows
         self._requests: dict[int, Request] = {}
         self._by_sequence: dict[int, Request] = {}
         self._numbers = count(1)
@@ -115,13 +116,13 @@ class Runner:
     # a forward
 
     def _forwards(self, decodes: list[Work], chunks: list[tuple[Read, int]]) -> list[list[Work]]:
-        """One work a forward when deterministic; else all in one, a reader's chunks joined."""
+        """One work a forward when its company would show in the bits; else all in one, a reader's chunks joined."""
         cursor = {read.id: read.done for read, _ in chunks}
         works = []
-        for read, tokens in chunks if self._config.deterministic else _joined(chunks):
+        for read, tokens in chunks if self._alone else _joined(chunks):
             works.append(self._work(read, read.ids[cursor[read.id] : cursor[read.id] + tokens]))
             cursor[read.id] += tokens
-        if self._config.deterministic:
+        if self._alone:
             return [[work] for work in decodes + works]
         return [decodes + works] if decodes or works else []
 
@@ -130,7 +131,7 @@ class Runner:
         if not works:
             return
         config = self._config
-        batch = pack(works, config.grid, config.page_tokens, config.deterministic, self._model.device)
+        batch = pack(works, config.grid, config.page_tokens, self._alone, self._model.device)
         intact = [self._intact(work.sequence) for work in works]
         try:
             hidden = self._model.forward(batch, self._pools)

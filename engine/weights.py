@@ -12,12 +12,18 @@ from engine.model import KimiLinear
 
 
 def load_model(
-    folder: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+    folder: str | Path,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    compiled_kernels: bool = True,
 ) -> KimiLinear:
-    """Reads config.json and the checkpoint beside it; weights arrive on the device in ``dtype``, the gate's in fp32."""
+    """Reads config.json and the checkpoint beside it; weights arrive on the device in ``dtype``, the gate's in fp32.
+
+    compiled_kernels: see build_model.
+    """
     config, checkpoint = ModelConfig.from_folder(folder), Checkpoint(folder)
     check_inventory(config, checkpoint.inventory())
-    return build_model(config, checkpoint, torch.device(device), dtype)
+    return build_model(config, checkpoint, torch.device(device), dtype, compiled_kernels)
 
 
 def expected_inventory(config: ModelConfig) -> Inventory:

@@ -95,6 +95,10 @@ setup_python() {
   echo "$wanted" >"$stamp"
 }
 
+# ---- the CPU kernels: compiled in seconds where there is a compiler; done again when their sources changed -----------
+
+setup_kernels() { "$VENV/bin/python" kernels/cpu/build.py; }
+
 # ---- the web page ------------------------------------------------------------------------------------------------
 
 node_is_new_enough() { have node && have npm && [ "$(node -p 'process.versions.node.split(".")[0]' 2>/dev/null || echo 0)" -ge 20 ]; }
@@ -148,8 +152,8 @@ setup_web() {
 
 mkdir -p var/log
 case ${1:-all} in
-python) setup_python ;;
+python) setup_python; setup_kernels ;;
 web) setup_web ;;
-all) setup_python; setup_web ;;
+all) setup_python; setup_kernels; setup_web ;;
 *) sed -n 2,3p "$0"; exit 2 ;;
 esac

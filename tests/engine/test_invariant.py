@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 from engine import Engine, SamplingParams, Snapshot
 from engine.digest import of_segments
+from engine.model import KimiLinear
 from engine.testing import tiny_model
 from tests.engine.driving import engine_of, poison, read, run, some_ids, state
 
-MODEL = tiny_model()
+COMPILED = {"kv_lora_rank": 32, "qk_rope_head_dim": 16}  # widths that the compiled kernels take; TINY's they leave
+MODELS = {"torch": tiny_model(), "compiled": tiny_model(0, COMPILED)}
 LENGTHS = st.sampled_from([1, 2, 37, 63, 64, 65, 128, 150, 260])
 STEPS = st.sampled_from([64, 128, 256, 512])
 OPS = st.one_of(
@@ -58,9 +60,9 @@ class Reader:
 class Program:
     """Runs operations on readers that live in several engines at once."""
 
-    def __init__(self, prefill: int) -> None:
-        self.readers: list[Reader] = []
-        self.engines = [engine_of(MODEL, prefill_tokens_per_step=prefill)]
+    def __init__(self, model: KimiLinear, prefill: int) -> None:
+        self.model, self.readers = model, list[Reader]()
+        self.engines = [engine_of(model, prefill_tokens_per_step=prefill)]
         self.count = 0
 
     def run(self, op: str, argument: int, which: int) -> None:
@@ -121,7 +123,7 @@ class Program:
         old, position = reader.engine, reader.engine.position(reader.sequence)
         snapshot, latents = old.snapshot(reader.sequence), old.latents(reader.sequence, 0, position)
         old.close(reader.sequence)
-        self.engines.append(engine_of(MODEL, prefill_tokens_per_step=prefill))
+        self.engines.append(engine_of(self.model, prefill_tokens_per_step=prefill))
         reader.engine = self.engines[-1]
         reader.sequence = reader.engine.restore(snapshot, latents)
 
@@ -155,7 +157,7 @@ class Program:
         info = engine.describe()
         if draw.random() < 0.5 and info.slots_free and info.pages_free * info.page_tokens > tokens + 2000:
             return engine
-        self.engines.append(engine_of(MODEL, prefill_tokens_per_step=draw.choice([64, 128, 512])))
+        self.engines.append(engine_of(self.model, prefill_tokens_per_step=draw.choice([64, 128, 512])))
         return self.engines[-1]
 
     def close(self, reader: Reader, _: int) -> None:
@@ -171,23 +173,26 @@ def cuts(tokens: int, draw: random.Random) -> list[tuple[int, int]]:
     return pieces
 
 
-def in_one_go(segments: list[list[int]]) -> tuple[Engine, int]:
-    engine = engine_of(MODEL)
+def in_one_go(model: KimiLinear, segments: list[list[int]]) -> tuple[Engine, int]:
+    engine = engine_of(model)
     sequence = engine.open()
     for segment in segments:
         read(engine, sequence, segment)
     return engine, sequence
 
 
-@settings(max_examples=80, deadline=None)
-@given(STEPS, PROGRAM)
-def test_any_program_leaves_what_reading_the_same_segments_in_one_go_leaves(prefill, operations):
-    program = Program(prefill)
+@pytest.mark.parametrize("kind", MODELS)
+@settings(max_examples=60, deadline=None)
+@given(prefill=STEPS, operations=PROGRAM)
+def test_any_program_leaves_what_reading_the_same_segments_in_one_go_leaves(kind, prefill, operations):
+    model = MODELS[kind]
+    assert model.compiled == (kind == "compiled")
+    program = Program(model, prefill)
     for (op, argument), which in operations:
         program.run(op, argument, which)
     for reader in program.readers:
         program.finish(reader)
-        engine, sequence = in_one_go(reader.segments)
+        engine, sequence = in_one_go(model, reader.segments)
         assert reader.engine.position(reader.sequence) == reader.read_before
         assert reader.engine.digest(reader.sequence) == engine.digest(sequence) == of_segments(reader.segments, 64)
         assert reader.engine.export(reader.sequence).tags == engine.export(sequence).tags
@@ -215,7 +220,7 @@ def test_the_number_of_threads_changes_no_bit(threads):
         "num_experts": 8,
     }
     widths |= {"intermediate_size": 704, "moe_intermediate_size": 208, "num_hidden_layers": 2}
-    model = tiny_model(0, widths | {"linear_attn_config": kda})
+    model = tiny_model(0, widths | {"linear_attn_config": kda}, compiled_kernels=False)
     states = []
     for count in (1, threads):
         torch.set_num_threads(count)
@@ -230,4 +235,4 @@ def test_the_number_of_threads_changes_no_bit(threads):
 
 def test_a_model_of_odd_widths_is_bound_to_its_number_of_threads():
     torch.set_num_threads(2)
-    assert engine_of(MODEL).describe().contract["threads"] == "2"
+    assert engine_of(MODELS["torch"]).describe().contract["threads"] == "2"

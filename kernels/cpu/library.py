@@ -1,0 +1,77 @@
+"""The compiled library: which one suits this processor, and the types of its functions."""
+
+import ctypes
+import logging
+import platform
+from functools import cache
+from pathlib import Path
+
+from kernels.cpu import build
+
+log = logging.getLogger(__name__)
+
+POINTER, INT, FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
+_NEEDS = {  # flags of /proc/cpuinfo, as -march of build.py means them
+    "avx512": {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"},
+    "avx2": {"avx2", "fma", "bmi1", "bmi2", "f16c"},
+    "neon": set(),
+}
+
+
+class Panels(ctypes.Structure):
+    """matmul.h: a matrix in panels of 32 columns."""
+
+    _fields_ = [("data", POINTER), ("columns", INT), ("depth", INT), ("bf16", INT)]
+
+
+class Expert(ctypes.Structure):
+    """experts.cpp: gate and up [inner, width], down [width, inner]."""
+
+    _fields_ = [("gate", Panels), ("up", Panels), ("down", Panels)]
+
+
+_SIGNATURES = {
+    "set_threads": [INT],
+    "pack": [POINTER, INT, INT, INT, POINTER],
+    "matmul": [POINTER, INT, INT, ctypes.POINTER(Panels), POINTER, INT, INT],
+    "rms_norm": [POINTER, INT, INT, INT, POINTER, FLOAT, POINTER, INT],
+    "route": [POINTER, INT, INT, INT, POINTER, POINTER, INT, INT, FLOAT, INT, INT, POINTER, POINTER],
+    "experts": [POINTER, INT, INT, POINTER, POINTER, INT, ctypes.POINTER(Expert), INT, INT, POINTER, INT],
+    "kda": [*[POINTER, INT] * 4, *[POINTER] * 4, FLOAT, *[INT] * 4, *[POINTER] * 3, INT],
+    "mla": [POINTER, INT, POINTER, INT, POINTER, INT, POINTER, *[INT] * 6, POINTER, INT],
+}
+
+
+def open_library(path: Path) -> ctypes.CDLL:
+    library = ctypes.CDLL(str(path))
+    for name, types in _SIGNATURES.items():
+        function = getattr(library, f"shiori_{name}")
+        function.argtypes, function.restype = types, None
+    return library
+
+
+def suitable() -> list[str]:
+    """The variants that this processor runs, the best first."""
+    flags = _flags()
+    return [name for name in build.variants() if _NEEDS[name] <= flags]
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The best one that was compiled; None, and a line in the log, when there is none."""
+    for name in suitable():
+        if build.path_of(name).exists():
+            return open_library(build.path_of(name))
+    log.warning("no compiled CPU kernels for this %s: PyTorch's operations are used, several times slower; "
+                "`python -m kernels.cpu.build` compiles them where there is g++", platform.machine())  # fmt: skip
+    return None
+
+
+def _flags() -> set[str]:
+    if platform.machine() != "x86_64":
+        return set()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return set()
+    return set(next((line.partition(":")[2] for line in lines if line.startswith("flags")), "").split())

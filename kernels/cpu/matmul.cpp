@@ -1,0 +1,135 @@
+// y = x Wᵀ for a W [columns, depth] laid out in panels of 32 columns: W's rows are the columns of the product.
+//
+// A bf16 number is half an fp32 one: the shipped weights are kept as they were stored, widened on the way in, and lose
+// nothing; a single row's product reads half the memory. Many rows widen a panel once, into a thread's own scratch.
+#include "matmul.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "pool.h"
+#include "tile.h"
+
+namespace {
+
+constexpr int64_t MANY = 2 * TILE_ROWS;  // rows from which on it pays to widen a panel first
+constexpr int64_t WIDE = 4;              // panels that a single row meets at once: enough sums to hide an FMA's latency
+
+void put(float* y, Vec value, int64_t room, bool add) {
+    if (room >= LANES) {
+        store(y, add ? load(y) + value : value);
+    } else if (room > 0) {
+        store_first(y, add ? load_first(y, int(room)) + value : value, int(room));
+    }
+}
+
+template <int ROWS, class T>
+void some_rows(const float* const* x, float* const* y, const T* panel, int64_t depth, int64_t first, int64_t columns,
+               bool add) {
+    for (int at = 0; at < PANEL; at += TILE_VECS * LANES) {
+        Vec sums[ROWS][TILE_VECS];
+        clear(sums);
+        multiply(x, panel + at, depth, sums);
+        for (int r = 0; r < ROWS; r++)
+            for (int v = 0; v < TILE_VECS; v++) {
+                int64_t column = first + at + v * LANES;
+                put(y[r] + column, sums[r][v], columns - column, add);
+            }
+    }
+}
+
+template <int ROWS, class T>
+void left_rows(int64_t left, const float* const* x, float* const* y, const T* panel, int64_t depth, int64_t first,
+               int64_t columns, bool add) {
+    if constexpr (ROWS > 0) {
+        if (left == ROWS) return some_rows<ROWS>(x, y, panel, depth, first, columns, add);
+        left_rows<ROWS - 1>(left, x, y, panel, depth, first, columns, add);
+    }
+}
+
+template <class T>
+void all_rows(const Rows& rows, const T* panel, const Panels& w, int64_t number, bool add) {
+    int64_t done = 0, first = number * PANEL;
+    for (; done + TILE_ROWS <= rows.count; done += TILE_ROWS)
+        some_rows<TILE_ROWS>(rows.x + done, rows.y + done, panel, w.depth, first, w.columns, add);
+    left_rows<TILE_ROWS - 1>(rows.count - done, rows.x + done, rows.y + done, panel, w.depth, first, w.columns, add);
+}
+
+const float* widened(const uint16_t* panel, int64_t count) {
+    thread_local std::vector<float> scratch;
+    if (int64_t(scratch.size()) < count) scratch.resize(count);
+    for (int64_t i = 0; i < count; i += LANES) store(scratch.data() + i, load_bf16(panel + i));
+    return scratch.data();
+}
+
+/// A single row against `count` <= WIDE panels at once.
+template <int COUNT, class T>
+void one_row(const float* x, float* y, const T* panels, const Panels& w, int64_t number, bool add) {
+    Vec sums[COUNT][2];
+    clear(sums);
+    for (int64_t k = 0; k < w.depth; k++) {
+        Vec one = set1(x[k]);
+        for (int p = 0; p < COUNT; p++)
+            for (int v = 0; v < 2; v++)
+                sums[p][v] = fma(one, widen(panels + (p * w.depth + k) * PANEL + v * LANES), sums[p][v]);
+    }
+    for (int p = 0; p < COUNT; p++)
+        for (int v = 0; v < 2; v++) {
+            int64_t column = (number + p) * PANEL + v * LANES;
+            put(y + column, sums[p][v], w.columns - column, add);
+        }
+}
+
+template <class T>
+void one_row_wide(const float* x, float* y, const Panels& w, int64_t number, bool add) {
+    const T* panels = static_cast<const T*>(w.data) + number * w.depth * PANEL;
+    switch (std::min(WIDE, panels_of(w.columns) - number)) {
+        case 4: return one_row<4>(x, y, panels, w, number, add);
+        case 3: return one_row<3>(x, y, panels, w, number, add);
+        case 2: return one_row<2>(x, y, panels, w, number, add);
+        default: return one_row<1>(x, y, panels, w, number, add);
+    }
+}
+
+}  // namespace
+
+void multiply_panel(const Rows& rows, const Panels& w, int64_t number, bool add) {
+    int64_t size = w.depth * PANEL;
+    if (!w.bf16) return all_rows(rows, static_cast<const float*>(w.data) + number * size, w, number, add);
+    const uint16_t* panel = static_cast<const uint16_t*>(w.data) + number * size;
+    if (rows.count >= MANY) return all_rows(rows, widened(panel, size), w, number, add);
+    all_rows(rows, panel, w, number, add);
+}
+
+/// y [rows, columns] = x [rows, depth] Wᵀ, or += with `add`. ld_x, ld_y: floats between rows.
+extern "C" void shiori_matmul(const float* x, int64_t ld_x, int64_t rows, const Panels* w, float* y, int64_t ld_y,
+                              int64_t add) {
+    int64_t panels = panels_of(w->columns);
+    if (rows == 1) {
+        parallel(int((panels + WIDE - 1) / WIDE), [&](int group) {
+            if (w->bf16) one_row_wide<uint16_t>(x, y, *w, group * WIDE, add);
+            else one_row_wide<float>(x, y, *w, group * WIDE, add);
+        });
+        return;
+    }
+    std::vector<const float*> from(rows);
+    std::vector<float*> to(rows);
+    for (int64_t i = 0; i < rows; i++) from[i] = x + i * ld_x, to[i] = y + i * ld_y;
+    parallel(int(panels), [&](int panel) { multiply_panel({from.data(), to.data(), rows}, *w, panel, add); });
+}
+
+/// Lays w [columns, depth] fp32 out in panels. bf16: keeps the upper halves, which must be all there is of a number.
+extern "C" void shiori_pack(const float* w, int64_t columns, int64_t depth, int64_t bf16, void* out) {
+    for (int64_t panel = 0; panel < panels_of(columns); panel++)
+        for (int64_t k = 0; k < depth; k++)
+            for (int64_t i = 0; i < PANEL; i++) {
+                int64_t column = panel * PANEL + i, at = (panel * depth + k) * PANEL + i;
+                float value = column < columns ? w[column * depth + k] : 0.0f;
+                uint32_t bits;
+                std::memcpy(&bits, &value, 4);
+                if (bf16) static_cast<uint16_t*>(out)[at] = uint16_t(bits >> 16);
+                else static_cast<float*>(out)[at] = value;
+            }
+}
+
+extern "C" void shiori_set_threads(int64_t count) { set_threads(int(count)); }
