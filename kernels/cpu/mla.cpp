@@ -12,7 +12,7 @@ constexpr int64_t FEW = 16;  // rows that are read by absorbed queries; only a s
 /// Attention of T rows of one sequence: the last T of its `length` tokens, whose latents are already written.
 ///
 /// q [T, h, N + r], ld_q floats between tokens; pages [P, page_tokens, R + r], page_tokens a power of two; table: the
-/// sequence's pages in order; kv_b [h, N + V, R] contiguous -> o [T, h, V], ld_o floats between tokens. What lies behind
+/// sequence's pages in order; kv_b [h, N + V, R] contiguous -> o [T, h, V], ld_o floats between tokens. What is behind
 /// `length` and in pages that are not in the table is not looked at. The first T / 64 * 64 rows are read in chunks of
 /// 64; so are the rows behind them when they are more than 16. A call's cuts must lie at multiples of 64 rows from the
 /// segment's first: then a row's bits depend on its place in the segment and what stands before it alone.

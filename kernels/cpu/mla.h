@@ -72,10 +72,16 @@ void weigh(float* scores, int64_t seen, int64_t count, const State& row);
 /// y [rows, 32] = x [rows, depth] · panel [depth][32], or with `go_on` the same chains of sums going on from y.
 void product(const float* x, int64_t ld_x, int64_t rows, const float* panel, int64_t depth, float* y, int64_t ld_y,
              bool go_on = false);
-void product(const float* const* x, int64_t rows, const float* panel, int64_t depth, float* y, int64_t ld_y, bool go_on);
+void product(const float* const* x, int64_t rows, const float* panel, int64_t depth, float* y, int64_t ld_y,
+             bool go_on);
 
 /// Latents start .. start + 32 as a panel [R + r][32]; zeros from `length` on.
 void transpose(const Call& call, int64_t start, int64_t length, float* panel);
+
+/// Brings a latent on its way into L2: by itself the machine does not look beyond 4 KB.
+inline void ask_for(const float* latent, int64_t width) {
+    for (int64_t d = 0; d < width; d += 64 / int64_t(sizeof(float))) __builtin_prefetch(latent + d, 0, 2);
+}
 
 inline int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 

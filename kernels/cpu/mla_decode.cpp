@@ -63,7 +63,11 @@ void absorb(const Queries& queries, const float* q, int64_t head) {
 /// Latents start .. stop as panels of keys, and their first R numbers as panels of values [C / 32][STEP][32].
 void lay_out(const Queries& queries, int64_t start, int64_t stop, float* k, float* v) {
     const Call& call = queries.call;
-    for (int64_t s = start; s < stop; s += PANEL) transpose(call, s, stop, k + (s - start) * call.width());
+    for (int64_t s = start; s < stop; s += PANEL) {
+        int64_t next = std::min(s + PANEL, queries.length), behind = std::min(next + PANEL, queries.length);
+        for (int64_t i = next; i < behind; i++) ask_for(call.latent(i), call.width());
+        transpose(call, s, stop, k + (s - start) * call.width());
+    }
     for (int64_t c = 0; c < queries.columns(); c += PANEL) {
         float* panel = v + c * STEP;
         int64_t count = std::min<int64_t>(PANEL, call.R - c);

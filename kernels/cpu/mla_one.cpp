@@ -35,7 +35,8 @@ template <int LOW, int HIGH> __m512 fold_lanes(__m512 a, __m512 b) {
 Vec sums_of(const Vec* x) {
     __m512 by_four[4];
     for (int j = 0; j < 4; j++) {
-        __m512 a = fold_quarters<0x44, 0xEE>(x[j].v, x[j + 4].v), b = fold_quarters<0x44, 0xEE>(x[j + 8].v, x[j + 12].v);
+        __m512 a = fold_quarters<0x44, 0xEE>(x[j].v, x[j + 4].v);
+        __m512 b = fold_quarters<0x44, 0xEE>(x[j + 8].v, x[j + 12].v);
         by_four[j] = fold_quarters<0x88, 0xDD>(a, b);
     }
     return {fold_lanes<0x88, 0xDD>(fold_lanes<0x44, 0xEE>(by_four[0], by_four[1]),
@@ -70,56 +71,59 @@ inline Vec load_row(const float* p, int64_t left) { return left >= LANES ? load(
 
 /// sums[r][i] = lanes of q row r · key i; rows behind `rows` stay zero.
 template <int ROWS>
-void dots(const float* q, int64_t apart, const float* const* key, int64_t width, Vec (*sums)[KEYS]) {
+void dots(const float* q, int64_t apart, const float* keys, int64_t width, Vec (*sums)[KEYS]) {
     Vec lanes[ROWS][KEYS];
     clear(lanes);
-    auto meet = [&](int64_t d, int64_t left) __attribute__((always_inline)) {
+    auto at = [&](int64_t d, int64_t left) __attribute__((always_inline)) {
         Vec k[KEYS];
-        for (int i = 0; i < KEYS; i++) k[i] = left ? load_first(key[i] + d, int(left)) : load(key[i] + d);
+        for (int i = 0; i < KEYS; i++) k[i] = load_row(keys + i * width + d, left);
         for (int r = 0; r < ROWS; r++) {
             Vec x = load(q + r * apart + d);
             for (int i = 0; i < KEYS; i++) lanes[r][i] = fma(x, k[i], lanes[r][i]);
         }
     };
     int64_t whole = width / LANES * LANES;
-    for (int64_t d = 0; d < whole; d += LANES) meet(d, 0);
-    if (whole < width) meet(whole, width - whole);
+    for (int64_t d = 0; d < whole; d += LANES) at(d, LANES);
+    if (whole < width) at(whole, width - whole);
     for (int r = 0; r < ROWS; r++)
         for (int i = 0; i < KEYS; i++) sums[r][i] = lanes[r][i];
 }
 
 /// Scores [rows][NEAR] of four keys.
-void score(const float* q, int64_t apart, int64_t rows, const float* const* key, int64_t width, float* scores) {
+void score(const float* q, int64_t apart, int64_t rows, const float* keys, int64_t width, float* scores) {
     Vec sums[HEADS][KEYS];
     clear(sums);
     int64_t row = 0;
-    for (; row + DOT_ROWS <= rows; row += DOT_ROWS) dots<DOT_ROWS>(q + row * apart, apart, key, width, sums + row);
-    for (; row < rows; row++) dots<1>(q + row * apart, apart, key, width, sums + row);
+    for (; row + DOT_ROWS <= rows; row += DOT_ROWS) dots<DOT_ROWS>(q + row * apart, apart, keys, width, sums + row);
+    for (; row < rows; row++) dots<1>(q + row * apart, apart, keys, width, sums + row);
     float all[HEADS * KEYS];
     store(all, sums_of(sums[0]));
     for (int64_t i = 0; i < rows; i++) std::memcpy(scores + i * NEAR, all + i * KEYS, KEYS * sizeof(float));
 }
 
-/// acc[row][16 VECS columns] += weights[row] · latents, `count` keys that lie one after another.
+/// acc[row][16 VECS columns] += weights[row] · latents. The step's sum begins at zero: one chain over a whole piece
+/// would lose digits.
 template <int ROWS, int VECS>
 void add_columns(const float* const* weights, const float* latents, int64_t width, int64_t count, float* acc,
                  int64_t columns) {
     Vec sums[ROWS][VECS];
-    for (int r = 0; r < ROWS; r++)
-        for (int v = 0; v < VECS; v++) sums[r][v] = load(acc + r * columns + v * LANES);
+    clear(sums);
     multiply(weights, latents, count, sums, width);
     for (int r = 0; r < ROWS; r++)
-        for (int v = 0; v < VECS; v++) store(acc + r * columns + v * LANES, sums[r][v]);
+        for (int v = 0; v < VECS; v++) {
+            float* at = acc + r * columns + v * LANES;
+            store(at, load(at) + sums[r][v]);
+        }
 }
 
 /// The columns of a row's end that are fewer than 16.
 void add_last(const float* const* weights, int64_t rows, const float* latents, int64_t width, int64_t left,
               int64_t count, float* acc, int64_t columns) {
     for (int64_t r = 0; r < rows; r++) {
-        Vec sums = load(acc + r * columns);
+        Vec sums = zero();
         for (int64_t i = 0; i < count; i++)
             sums = fma(set1(weights[r][i]), load_first(latents + i * width, int(left)), sums);
-        store(acc + r * columns, sums);
+        store(acc + r * columns, load(acc + r * columns) + sums);
     }
 }
 
@@ -133,50 +137,48 @@ void add(const float* const* weights, const float* latents, const Call& call, in
     if (c < call.R) add_last(weights, ROWS, latents + c, width, width - c, count, state.acc + c, state.columns);
 }
 
-/// All runs of keys that lie in one page.
-void add_runs(const float* scores, int64_t rows, const Call& call, int64_t from, int64_t to, const State& state) {
-    for (int64_t s = from, run; s < to; s += run) {
-        run = std::min(to - s, call.page_tokens - (s & (call.page_tokens - 1)));
-        const float* weights[HEADS];
-        for (int64_t i = 0; i < rows; i++) weights[i] = scores + i * NEAR + s - from;
-        const float* latents = call.latent(s);
-        switch (rows) {
-            case 4: add<4>(weights, latents, call, run, state); break;
-            case 3: add<3>(weights, latents, call, run, state); break;
-            case 2: add<2>(weights, latents, call, run, state); break;
-            default: add<1>(weights, latents, call, run, state);
-        }
+void add(const float* scores, int64_t rows, const Call& call, const float* latents, int64_t count,
+         const State& state) {
+    const float* weights[HEADS];
+    for (int64_t i = 0; i < rows; i++) weights[i] = scores + i * NEAR;
+    switch (rows) {
+        case 4: return add<4>(weights, latents, call, count, state);
+        case 3: return add<3>(weights, latents, call, count, state);
+        case 2: return add<2>(weights, latents, call, count, state);
+        default: return add<1>(weights, latents, call, count, state);
     }
 }
 
-/// Brings a latent on its way into L2: by itself the machine does not look beyond a page of 4 KB.
-void ask_for(const float* latent, int64_t width) {
-    for (int64_t d = 0; d < width; d += 64 / int64_t(sizeof(float))) __builtin_prefetch(latent + d, 0, 2);
+/// A step's latents one after another: where they lie, or a copy where a page is smaller than a step.
+const float* latents_of(const Call& call, int64_t start, int64_t count) {
+    thread_local std::vector<float> scratch;
+    if (call.page_tokens >= NEAR) return call.latent(start);
+    float* copy = room(scratch, NEAR * call.width());
+    for (int64_t i = 0; i < count; i++) std::copy_n(call.latent(start + i), call.width(), copy + i * call.width());
+    return copy;
 }
 
-/// Scores of some heads' rows for the keys start .. start + count, weighed and added. The first heads ask ahead.
-void step(const Call& call, const float* q, int64_t apart, int64_t rows, int64_t start, int64_t count, int64_t to,
-          bool first, const State& state) {
+/// Some heads' rows meet a step's latents. Scores of keys behind `count` may be anything: weigh() replaces them.
+void meet(const Call& call, const float* q, int64_t apart, int64_t rows, const float* latents, int64_t count,
+          const State& state) {
     float scores[HEADS * NEAR];
-    for (int64_t i = 0; i < count; i += KEYS) {
-        const float* key[KEYS];
-        for (int64_t j = 0; j < KEYS; j++) {
-            key[j] = call.latent(start + std::min(i + j, count - 1));
-            if (first) ask_for(call.latent(std::min(start + i + j + AHEAD, to - 1)), call.width());
-        }
-        score(q, apart, rows, key, call.width(), scores + i);
-    }
+    for (int64_t i = 0; i < count; i += KEYS)
+        score(q, apart, rows, latents + i * call.width(), call.width(), scores + i);
     for (int64_t i = 0; i < rows; i++) weigh(scores + i * NEAR, count, count, state.from(i));
-    add_runs(scores, rows, call, start, start + count, state);
+    add(scores, rows, call, latents, count, state);
 }
 
 }  // namespace
 
 void piece_of_one(const Call& call, const float* q, int64_t apart, int64_t from, int64_t to, const State& state) {
-    for (int64_t start = from; start < to; start += NEAR)
+    for (int64_t start = from; start < to; start += NEAR) {
+        int64_t count = std::min(NEAR, to - start);
+        const float* latents = latents_of(call, start, count);
+        for (int64_t i = start + AHEAD; i < std::min(start + AHEAD + NEAR, to); i++) ask_for(call.latent(i), call.width());
         for (int64_t head = 0; head < call.h; head += HEADS)
-            step(call, q + head * apart, apart, std::min<int64_t>(HEADS, call.h - head), start,
-                 std::min(NEAR, to - start), to, head == 0, state.from(head));
+            meet(call, q + head * apart, apart, std::min<int64_t>(HEADS, call.h - head), latents, count,
+                 state.from(head));
+    }
 }
 
 void expand_read(const Call& call, int64_t head, const State& row, float* o) {
