@@ -13,11 +13,9 @@
 namespace {
 
 constexpr int64_t BLOCK = 32;  // tokens
-#if defined(__AVX512F__)
-constexpr int NARROW = 2, WIDE = 8;  // vectors of a state's row that are worked on at once, in a block and for a token
-#else
-constexpr int NARROW = 2, WIDE = 2;
-#endif
+// Vectors of a state's row that are worked on at once: in a block few, so that [K][NARROW] stays in the L1 cache (16 KB
+// for K = 128), for a single token whole rows where K allows, because the state comes from memory.
+constexpr int NARROW = 2, WIDE = 8;
 
 /// The arguments of shiori_kda, in their order.
 struct Mixer {
@@ -49,35 +47,46 @@ struct Block {
     }
 };
 
-/// Channels c ... c + 15 of token t after the convolution and SiLU. The first taps may lie in the tail.
-inline Vec mixed(const Mixer& m, int64_t t, int64_t c) {
+/// Channels c ... c + 15 of token t after the convolution. The first taps may lie in the tail.
+inline Vec convolved(const Mixer& m, int64_t t, int64_t c) {
     const int64_t width = m.width(), old = std::max<int64_t>(m.W - 1 - t, 0);
     Vec y = zero();
     for (int64_t tap = 0; tap < old; tap++)
         y = fma(load(m.tail + (t + tap) * width + c), load(m.conv + tap * width + c), y);
     for (int64_t tap = old; tap < m.W; tap++)
         y = fma(load(m.raw + (t - m.W + 1 + tap) * m.ld_raw + c), load(m.conv + tap * width + c), y);
-    return y / (set1(1.0f) + exp(zero() - y));
+    return y;
 }
 
-/// x [K] = scale times the mixed channels from c on, divided by their length (eps 1e-6 inside of the root).
-inline void direction(const Mixer& m, int64_t t, int64_t c, float scale, float* x) {
-    Vec squares = zero();
-    for (int64_t i = 0; i < m.K; i += LANES) {
-        Vec y = mixed(m, t, c + i);
-        squares = fma(y, y, squares);
-        store(x + i, y);
-    }
+inline Vec silu(Vec x) { return x / (set1(1.0f) + exp(zero() - x)); }
+
+/// x = scale x / sqrt(squares + 1e-6)
+inline void normalise(float* x, int64_t K, Vec squares, float scale) {
     const Vec factor = set1(scale / std::sqrt(sum(squares) + 1e-6f));
-    for (int64_t i = 0; i < m.K; i += LANES) store(x + i, load(x + i) * factor);
+    for (int64_t i = 0; i < K; i += LANES) store(x + i, load(x + i) * factor);
 }
 
-/// e = e^g with g = -exp(A_log) softplus(a + dt_bias), and w = k e.
+/// q, k and v of token t, side by side: the processor has three chains to work on where one would wait for itself.
+inline void mix(const Mixer& m, int64_t h, int64_t t, float* q, float* k, float* v) {
+    const int64_t C = m.H * m.K, c = h * m.K;
+    Vec q_squares = zero(), k_squares = zero();
+    for (int64_t i = 0; i < m.K; i += LANES) {
+        Vec x = convolved(m, t, c + i), y = convolved(m, t, C + c + i), value = convolved(m, t, 2 * C + c + i);
+        x = silu(x), y = silu(y), value = silu(value);
+        q_squares = fma(x, x, q_squares), k_squares = fma(y, y, k_squares);
+        store(q + i, x), store(k + i, y), store(v + i, value);
+    }
+    normalise(q, m.K, q_squares, 1.0f / std::sqrt(float(m.K)));
+    normalise(k, m.K, k_squares, 1.0f);
+}
+
+/// e = e^g with g = -exp(A_log) softplus(a + dt_bias), and w = k e. Two loops: one long chain a vector would be slower.
 inline void decay(const Mixer& m, int64_t h, int64_t t, const float* k, float* e, float* w) {
     const Vec rate = zero() - exp(set1(m.A_log[h]));
     const float *a = m.gate + t * m.ld_gate + h * m.K, *bias = m.dt_bias + h * m.K;
+    for (int64_t i = 0; i < m.K; i += LANES) store(e + i, rate * softplus(load(a + i) + load(bias + i)));
     for (int64_t i = 0; i < m.K; i += LANES) {
-        Vec kept = exp(rate * softplus(load(a + i) + load(bias + i)));
+        Vec kept = exp(load(e + i));
         store(e + i, kept);
         store(w + i, load(k + i) * kept);
     }
@@ -85,12 +94,10 @@ inline void decay(const Mixer& m, int64_t h, int64_t t, const float* k, float* e
 
 /// Makes the block's rows for tokens t ... t + n - 1.
 void prepare(const Mixer& m, int64_t h, int64_t t, int64_t n, const Block& b) {
-    const int64_t K = m.K, C = m.H * K, c = h * K;
     for (int64_t i = 0; i < n; i++) {
-        direction(m, t + i, c, 1.0f / std::sqrt(float(K)), b.q + i * K);
-        direction(m, t + i, C + c, 1.0f, b.k + i * K);
-        for (int64_t j = 0; j < K; j += LANES) store(b.v + i * K + j, mixed(m, t + i, 2 * C + c + j));
-        decay(m, h, t + i, b.k + i * K, b.e + i * K, b.w + i * K);
+        const int64_t at = i * m.K;
+        mix(m, h, t + i, b.q + at, b.k + at, b.v + at);
+        decay(m, h, t + i, b.k + at, b.e + at, b.w + at);
         store_first(b.beta + i, sigmoid(set1(m.beta[(t + i) * m.ld_beta + h])), 1);
     }
 }
