@@ -1,8 +1,9 @@
 """Chapters summarised by quotes, the product's way, against their reference: ROUGE-1, -2 and -L (F, stemmed).
 
 Beside it: the first three sentences (LEAD-3), three by LexRank (the library's, continuous; word frequencies of the
-chapters measured) and three by services/agent/central.py, and of each as many as the product chose (`.same`).
-Differences are paired: the interval is the bootstrap's over the chapters. All choose among the same sentences.
+chapters measured) and three by services/agent/central.py; of each as many sentences as the product chose (`.same`),
+and as many as come nearest to its number of words (`.words`). Differences are paired: the interval is the bootstrap's
+over the chapters. All choose among the same sentences.
 """
 
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ from services.inference.client import InferenceClient
 SETS = ("textbooks", "wiki_leads", "design_docs")
 ROUGES = ("rouge1", "rouge2", "rougeL")
 LEAD = 3
-Scores = dict[str, dict[str, float]]  # by summary, by ROUGE, 0 to 1
+Scores = dict[str, dict[str, float]]  # by summary; by ROUGE, 0 to 1, and how many words
 
 
 def measure(run: Run) -> Figures:
@@ -56,17 +57,27 @@ def summarised(client: InferenceClient, ranker: LexRank, view: SourceView, refer
     with session(client) as reading:
         read_source(client, view, reading)
         made = summarise_chapter(client, replace(view, engine_session=reading), 0)
-    texts = {"product": [q.text for q in made.quotes]} | others(pool(view), len(made.quotes), ranker)
+    texts = {"product": [q.text for q in made.quotes]} | others(pool(view), [q.text for q in made.quotes], ranker)
     return {way: rouge(reference, " ".join(chosen)) for way, chosen in texts.items()}, made
 
 
-def others(said: list[str], same: int, ranker: LexRank) -> dict[str, list[str]]:
+def others(said: list[str], shown: list[str], ranker: LexRank) -> dict[str, list[str]]:
+    """By way and length, the sentences of each."""
     orders = {"lead": list(range(len(said))), "lexrank": ranked(said, ranker), "central": central(said, len(said))}
-    return {
-        f"{way}.{suffix}": [said[n] for n in sorted(order[:count])]
-        for suffix, count in (("3", LEAD), ("same", same))
-        for way, order in orders.items()
-    }
+    out = {}
+    for way, order in orders.items():
+        counts = {"3": LEAD, "same": len(shown), "words": nearest([said[n] for n in order], count_words(shown))}
+        out |= {f"{way}.{suffix}": [said[n] for n in sorted(order[:count])] for suffix, count in counts.items()}
+    return out
+
+
+def nearest(ordered: Sequence[str], words: int) -> int:
+    """How many of the first sentences come nearest to so many words; of two the longer."""
+    return min(range(len(ordered), -1, -1), key=lambda count: abs(count_words(ordered[:count]) - words))
+
+
+def count_words(said: Sequence[str]) -> int:
+    return sum(len(words.split()) for words in said)
 
 
 def ranked(said: list[str], ranker: LexRank) -> list[int]:
@@ -81,12 +92,15 @@ def scorer() -> RougeScorer:
 
 
 def rouge(reference: str, made: str) -> dict[str, float]:
-    return {name: float(score.fmeasure) for name, score in scorer().score(reference, made).items()}
+    scores = {name: float(score.fmeasure) for name, score in scorer().score(reference, made).items()}
+    return scores | {"words": float(len(made.split()))}
 
 
 def figures(name: str, told: Sequence[Scores], differences: bool) -> Figures:
     """Means of every way; how much better the product is, chapter by chapter."""
-    out: Figures = {}
+    out: Figures = {
+        f"{name}.{way}.words": mean([s[way]["words"] for s in told], 1) | {"unit": "words"} for way in told[0]
+    }
     for kind in ROUGES:
         for way in told[0]:
             out[f"{name}.{way}.{kind}"] = mean([scores[way][kind] for scores in told]) | {"unit": "F x 100"}

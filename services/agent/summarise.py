@@ -1,11 +1,12 @@
-"""Summaries made of quotes: the model chooses sentences of a chapter, the text confirms each, centrality fills up.
+"""Summaries made of quotes: sentences that carry a chapter (carrying.py); that the model chose one counts for it.
 
-Nothing here is paraphrase, so nothing can be made up; `method` says who chose.
+Nothing here is paraphrase, so nothing can be made up; `method` says whether the model chose what is shown.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from services.agent.carrying import carrying
 from services.agent.central import central
 from services.agent.copied import Quotable, Shown, in_prompt, in_session
 from services.agent.model import Model, Places, Said, say
@@ -17,9 +18,8 @@ from services.agent.sentences import sentences
 from services.agent.types import Quote, SourceView, Summary
 from services.ingest.types import Chapter, Span
 
-LEAST = 2  # located quotes that are a summary
-FILLED = 3  # sentences when it has to be filled up
-MOST_CHAPTER = 5
+LEAST = 2  # located quotes from which the model is not asked once more
+MOST_CHAPTER = 4
 MOST_WHOLE = 8
 SUMMARY_TOKENS = 192
 SENTENCE_CHARS = (40, 400)  # shorter is a shout, longer is a page
@@ -29,11 +29,23 @@ SCRATCH_CHARS = 8_000  # of a chapter that is read by itself
 def summarise_chapter(model: Model, view: SourceView, chapter: int) -> Summary:
     """`chapter`: index into the outline."""
     entry = view.outline[chapter]
-    spans = max(from_model(model, view, entry, chapter), key=len, default=[])[:MOST_CHAPTER]
-    if len(spans) >= LEAST:
-        return summary(view, entry.title, spans, "model", chapter)
-    filled = filled_up(view, entry, spans)
-    return summary(view, entry.title, filled, "model+lexical" if spans else "lexical", chapter)
+    spans = voted(model, view, chapter)
+    pool = sorted({*spans, *prose(view, entry)})
+    most = min(MOST_CHAPTER, 1 + len(pool) // 2)
+    votes = [pool.index(span) for span in spans]
+    picked = carrying([view.text[a:b] for a, b in pool], entry.title, headings(view, entry), most, votes)
+    return summary(view, entry.title, [pool[n] for n in picked], method(picked, votes), chapter)
+
+
+def voted(model: Model, view: SourceView, chapter: int) -> list[Span]:
+    """The sentences that the model chose: the longer of its two tries."""
+    return max(from_model(model, view, view.outline[chapter], chapter), key=len, default=[])
+
+
+def method(picked: Sequence[int], votes: Sequence[int]) -> str:
+    """Who stands behind the sentences."""
+    both = set(picked) & set(votes)
+    return "lexical" if not both else "model" if both == set(picked) else "model+lexical"
 
 
 def from_model(model: Model, view: SourceView, entry: Chapter, chapter: int) -> Iterator[list[Span]]:
@@ -72,12 +84,9 @@ def within(inner: Span, outer: Span) -> bool:
     return outer[0] <= inner[0] and inner[1] <= outer[1]
 
 
-def filled_up(view: SourceView, entry: Chapter, spans: list[Span]) -> list[Span]:
-    """The most central sentences of the chapter, besides those there are."""
-    pool = sorted({*spans, *prose(view, entry)})
-    texts = [view.text[a:b] for a, b in pool]
-    picked = central(texts, FILLED - len(spans), [pool.index(span) for span in spans])
-    return sorted([*spans, *(pool[n] for n in picked)])
+def headings(view: SourceView, entry: Chapter) -> str:
+    """The words of the headings inside the chapter."""
+    return " ".join(b.text for b in view.blocks if b.kind == "heading" and within(b.char, entry.char))
 
 
 def prose(view: SourceView, entry: Chapter) -> list[Span]:

@@ -1,4 +1,5 @@
 from services.agent import read_source, summarise_chapter, summarise_whole
+from services.agent.carrying import weights
 from services.agent.central import central
 from tests.agent.twin import Twin, book, quoting
 
@@ -25,11 +26,23 @@ def letters(view, summary):
         assert view.text[slice(*quote.char)] == quote.text == summary.text[slice(*quote.span)]
 
 
-def test_the_models_sentences_are_the_summary():
+def test_what_the_model_chose_counts_by_its_weight(monkeypatch):
     model, view = ready(quoting(PROSE[4].lower(), " " + PROSE[1], PROSE[1]))
+    monkeypatch.setitem(weights(), "model", 9.0)
     made = summarise_chapter(model, view, 0)
-    assert made.text == f"{PROSE[1]} {PROSE[4]}" and (made.method, made.title, made.chapter) == ("model", "One", 0)
+    assert PROSE[1] in made.text and PROSE[4] in made.text
+    assert (made.method, made.title, made.chapter) == ("model+lexical", "One", 0)
     letters(view, made)
+    monkeypatch.setitem(weights(), "model", -9.0)
+    made = summarise_chapter(model, view, 0)
+    assert PROSE[1] not in made.text and PROSE[4] not in made.text and made.method == "lexical"
+
+
+def test_all_of_it_chosen_by_the_model(monkeypatch):
+    model, view = ready(quoting(PROSE[4], PROSE[1], PROSE[0]))
+    monkeypatch.setitem(weights(), "model", 9.0)
+    made = summarise_chapter(model, view, 0)
+    assert made.text == f"{PROSE[0]} {PROSE[1]} {PROSE[4]}" and made.method == "model"
 
 
 def test_it_is_asked_at_the_chapters_end_on_a_fork_that_goes_away():
@@ -40,24 +53,25 @@ def test_it_is_asked_at_the_chapters_end_on_a_fork_that_goes_away():
     assert list(model.sessions) == ["src-doc_a"]
 
 
-def test_other_chapters_sentences_do_not_count_and_centrality_fills_up():
+def test_other_chapters_sentences_do_not_count(monkeypatch):
     model, view = ready(quoting(PROSE[1].replace("lighthouse", "mill"), PROSE[1], "Nothing of the kind."))
+    monkeypatch.setitem(weights(), "model", 9.0)
     made = summarise_chapter(model, view, 0)
     assert made.method == "model+lexical" and PROSE[1] in made.text and "mill" not in made.text
     assert len(made.quotes) == 3
     letters(view, made)
 
 
-def test_without_the_model_the_central_sentences_remain():
+def test_without_the_model_what_carries_the_chapter_remains():
     model, view = ready(lambda context: ["<|none|>", "<|end|>"])
     made = summarise_chapter(model, view, 1)
-    assert made.method == "lexical" and len(made.quotes) == 3 and "cat" not in made.text
+    assert made.method == "lexical" and len(made.quotes) == 3
     letters(view, made)
 
 
 def test_a_source_that_was_not_read_is_summarised_from_the_chapters_text():
     model, view = Twin(quoting(PROSE[0], PROSE[2])), book(TEXT, session=None)
-    assert summarise_chapter(model, view, 0).method == "model"
+    assert summarise_chapter(model, view, 0).quotes
     assert model.generated[0][0] == "" and model.generated[0][1].startswith("<|doc|>")
 
 
