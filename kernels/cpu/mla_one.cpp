@@ -174,7 +174,8 @@ void piece_of_one(const Call& call, const float* q, int64_t apart, int64_t from,
     for (int64_t start = from; start < to; start += NEAR) {
         int64_t count = std::min(NEAR, to - start);
         const float* latents = latents_of(call, start, count);
-        for (int64_t i = start + AHEAD; i < std::min(start + AHEAD + NEAR, to); i++) ask_for(call.latent(i), call.width());
+        int64_t next = std::min(start + AHEAD, to), behind = std::min(next + NEAR, to);
+        for (int64_t i = next; i < behind; i++) ask_for(call.latent(i), call.width());
         for (int64_t head = 0; head < call.h; head += HEADS)
             meet(call, q + head * apart, apart, std::min<int64_t>(HEADS, call.h - head), latents, count,
                  state.from(head));
