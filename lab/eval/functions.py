@@ -6,7 +6,7 @@ services/agent (candidates by BM25, the model names the line). `candidates`: the
 """
 
 import re
-from functools import partial
+from functools import lru_cache, partial
 
 from lab.eval.asking import each
 from lab.eval.items import Missing, sample, valid
@@ -15,6 +15,7 @@ from lab.eval.run import Figures, Run, percent
 from lab.scoring import gain
 from services.agent import answer, repo
 from services.agent.retrieve import index_of
+from services.agent.symbols import split
 from services.agent.types import SourceView
 from services.inference.client import InferenceClient
 
@@ -62,13 +63,19 @@ def named(client: InferenceClient, views: dict[str, SourceView], case: Case) -> 
 
 
 def plain_bm25(view: SourceView, description: str) -> Place | None:
+    return next(iter(first_by_bm25(view, description, 1)), None)
+
+
+def first_by_bm25(view: SourceView, description: str, most: int) -> list[Place]:
     """Over path, name and code, identifiers split; no weights, no favours."""
-    rows = tuple(repo.split(f"{s.path} {s.name} {view.text[s.char[0] : s.char[1]]}") for s in view.symbols)
-    found = index_of(rows).search(repo.split(description), 1)
-    if not found:
-        return None
-    best = repo.Candidate(view, view.symbols[found[0][0]], found[0][1])
-    return best.symbol.path, best.line()
+    found = index_of(plain_rows(view)).search(split(description), most)
+    best = [repo.Candidate(view, view.symbols[number], score) for number, score in found]
+    return [(one.symbol.path, one.line()) for one in best]
+
+
+@lru_cache(maxsize=4)
+def plain_rows(view: SourceView) -> tuple[str, ...]:
+    return tuple(split(f"{s.path} {s.name} {view.text[s.char[0] : s.char[1]]}") for s in view.symbols)
 
 
 def figures(name: str, cases: list[Case], told: list[dict[str, Place | None]]) -> Figures:

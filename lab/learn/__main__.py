@@ -1,11 +1,12 @@
 """Learn again what the agent weighs by; see the module of each name for how.
 
 python -m lab.learn summaries [--n CHAPTERS OF A SET] [--asked CHAPTERS] [--seed S]
+python -m lab.learn functions [--n DESCRIPTIONS OF A PACKAGE] [--seed S] [--keep-words]
 """
 
 import argparse
 
-from lab.learn import summaries
+from lab.learn import functions, summaries
 
 
 def main() -> None:
@@ -16,9 +17,16 @@ def main() -> None:
     one.add_argument(
         "--asked", type=int, default=120, help="chapters that the model is asked about; 0: keep its weight"
     )
-    one.add_argument("--seed", type=int, default=7)
+    two = names.add_parser("functions", help="services/agent/words.npz and find.json")
+    two.add_argument("--n", type=int, default=60, help="descriptions of each package")
+    two.add_argument("--keep-words", action="store_true", help="learn the weights only")
+    for name in (one, two):
+        name.add_argument("--seed", type=int, default=7)
     asked = parser.parse_args()
-    summaries.learn(asked.n, asked.asked, asked.seed)
+    if asked.name == "summaries":
+        summaries.learn(asked.n, asked.asked, asked.seed)
+    else:
+        functions.learn(asked.n, asked.seed, words=not asked.keep_words)
 
 
 if __name__ == "__main__":

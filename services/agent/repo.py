@@ -1,39 +1,43 @@
-"""Which definition does a question mean? BM25 over symbols, then the model names the line, then the line is checked.
+"""Which definition does a question mean? All are ranked, the model names a line of the best, the line is checked.
 
-A symbol's row holds its name (four times, split into words), its parent and path, the comment above it and its code,
-identifiers split.
+A definition's score is a weighted sum of how it resembles the question (symbols.py); the weights are learned
+(`python -m lab.learn functions`) and lie in find.json. What the learning cannot see is added here: docstrings and
+comments, which its repositories do not have, tests and examples, and what is asked for by name or by kind.
 """
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import takewhile
+from pathlib import Path
+
+import numpy as np
 
 from services.agent.prompts import find_turn
 from services.agent.quotes import quote
 from services.agent.retrieve import index_of, terms
+from services.agent.symbols import CLASSES, CODE_CHARS, SEEN, index_of_symbols, split, touched
 from services.agent.types import Answer, Hit, Origin, SourceView
 from services.inference.pb.inference_pb2 import Part
 from services.ingest.types import Block, Symbol
 
+WEIGHTS = Path(__file__).with_name("find.json")
 CANDIDATES = 6
 SHOWN_LINES = 24  # of a candidate's code in the prompt
 SHOWN_BUDGET = 3_000  # characters of all candidates together
-ROW_CHARS = 4_000  # of a symbol's code that are indexed
 COMMENT_CHARS = 1_000
-NAME_WEIGHT = 4
-DOC_WEIGHT = 2
-NAMES_SYMBOL = 2.0  # score factor for a symbol that the question names letter for letter, when it is no plain word
+DOC_WEIGHT = 0.3  # of BM25 over the comment above and the docstring
+NAMES_SYMBOL = 2.0  # for a symbol that the question names letter for letter, when it is no plain word
 DOES_IT = 1.5  # for a symbol whose name is the deed asked for: "where is a session restored?", `restore`
+ASIDE = -2.0  # for tests and examples, unless they are asked for
+ASKED_KIND = 1.0  # for a class when the question says class, a function when it says function
 ALSO = 2  # next best candidates told of when the model does not confirm the best
-ASIDE = 0.4  # for tests and examples, unless they are asked for
-ASKED_KIND = 1.5  # for a class when the question says class, a function when it says function
 KINDS = {"class": ("class", "type"), "type": ("class", "type"), "struct": ("class", "type"),
          "function": ("function", "method"), "method": ("method",)}  # fmt: skip
 SIDE = re.compile(r"(^|/)(tests?|testing|examples?|docs?|benchmarks?)/|(^|/)(test_|conftest)|_test\.|\.(test|spec)\.")
 DOCSTRING = re.compile(r":\s*(?:#[^\n]*)?\n\s*[rRuU]?(\"{3}|'{3})(.*?)\1", re.DOTALL)
-WORDS = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+|[^\W\d_]+")
 IDENTIFIER = re.compile(r"[^\W\d]\w*")
 PLAIN_WORD = re.compile(r"[^\W\d_]?[^\W\dA-Z_]*")
 DECORATION = re.compile(r"\s*(@|#\[|//|/\*|\*|#(?!define))")
@@ -69,11 +73,6 @@ class Candidate:
         return Hit(Block(0, "code", self.code(), s.char, s.line, None, s.path), self.view.id, self.score)
 
 
-def split(identifier: str) -> str:
-    """`readHTTPHeader`, `read_http_header` → `read HTTP Header`."""
-    return " ".join(WORDS.findall(identifier))
-
-
 def comment_above(view: SourceView, symbol: Symbol) -> str:
     """The lines of comment that end where the definition begins."""
     lines = view.text[max(0, symbol.char[0] - COMMENT_CHARS) : symbol.char[0]].splitlines()
@@ -82,43 +81,62 @@ def comment_above(view: SourceView, symbol: Symbol) -> str:
 
 def docstring(code: str) -> str:
     """The first paragraph of a Python docstring."""
-    found = DOCSTRING.search(code[:ROW_CHARS])
+    found = DOCSTRING.search(code[:CODE_CHARS])
     return found[2].strip().split("\n\n")[0] if found else ""
 
 
-def row(view: SourceView, symbol: Symbol) -> str:
-    code = view.text[symbol.char[0] : min(symbol.char[1], symbol.char[0] + ROW_CHARS)]
-    name = f"{split(symbol.name)} {symbol.name} "
-    said = f"{comment_above(view, symbol)} {docstring(code)} " * DOC_WEIGHT
-    rest = (symbol.parent or "", symbol.path, said, code)
-    return name * NAME_WEIGHT + " ".join(split(words) for words in rest)
-
-
 @lru_cache(maxsize=4)
-def rows_of(view: SourceView) -> tuple[str, ...]:
-    return tuple(row(view, symbol) for symbol in view.symbols)
+def said_of(view: SourceView) -> tuple[str, ...]:
+    """What comments and docstrings say of each symbol."""
+    code = lambda s: view.text[slice(*s.char)]  # noqa: E731
+    return tuple(split(f"{comment_above(view, s)} {docstring(code(s))}") for s in view.symbols)
+
+
+@lru_cache(maxsize=1)
+def weights() -> np.ndarray:
+    """[len(SEEN)]"""
+    named = json.loads(WEIGHTS.read_text())["weights"]
+    return np.array([named[name] for name in SEEN])
 
 
 def candidates(views: Sequence[SourceView], question: str, limit: int = CANDIDATES) -> list[Candidate]:
-    """Symbols nearest to the question, best first."""
-    pairs = [(view, symbol) for view in views for symbol in view.symbols]
-    if not pairs:
+    """Symbols nearest to the question, the likeliest first; `score` is its share of all that resemble it, 0 to 1."""
+    found = [(view, n, score) for view in views if view.symbols for n, score in ranked(view, question)]
+    if not found:
         return []
-    query = f"{question} {split(question)}"
-    found = index_of(tuple(r for view in views for r in rows_of(view))).search(query, 8 * limit)
-    ranked = [Candidate(*pairs[n], score * favour(pairs[n][1], question)) for n, score in found]
-    return sorted(ranked, key=lambda c: -c.score)[:limit]
+    scores = np.array([score for _, _, score in found])
+    shares = np.exp(scores - scores.max())
+    shares /= shares.sum()
+    best = np.argsort(-shares, kind="stable")[:limit]
+    return [Candidate(found[n][0], found[n][0].symbols[found[n][1]], float(shares[n])) for n in best]
+
+
+def ranked(view: SourceView, question: str) -> list[tuple[int, float]]:
+    """(number, score) of the symbols that share a word with the question."""
+    seen = index_of_symbols(view).seen(question)
+    score, near = seen @ weights(), touched(seen)
+    for number, bm25 in index_of(said_of(view)).search(question, len(view.symbols)):
+        score[number] += DOC_WEIGHT * bm25
+        near[number] = True
+    return [(int(n), float(score[n]) + favour(view.symbols[n], question)) for n in np.flatnonzero(near)]
 
 
 def favour(symbol: Symbol, question: str) -> float:
-    """What BM25 does not know about a symbol, as a factor."""
+    """What neither words nor weights know about a symbol."""
     asked = set(IDENTIFIER.findall(question))
     words = {word.lower() for word in asked}
-    factor = NAMES_SYMBOL if symbol.name in asked and not PLAIN_WORD.fullmatch(symbol.name) else 1.0
     deeds = terms(" ".join(word for word in words if word.endswith("ed")))
-    factor *= DOES_IT if set(deeds) & set(terms(split(symbol.name))) else 1.0
-    factor *= ASIDE if SIDE.search(symbol.path) and not words & {"test", "tests", "example", "examples"} else 1.0
-    return factor * (ASKED_KIND if any(symbol.kind in KINDS.get(word, ()) for word in words) else 1.0)
+    of_kind = any(symbol.kind in KINDS.get(word, ()) for word in words)
+    named = symbol.name in asked and not PLAIN_WORD.fullmatch(symbol.name)
+    against_classes = float(weights()[SEEN.index("class")])  # it learned from descriptions of functions alone
+    sum_of = [
+        NAMES_SYMBOL * named,
+        DOES_IT * bool(set(deeds) & set(terms(split(symbol.name)))),
+        ASIDE * bool(SIDE.search(symbol.path) and not words & {"test", "tests", "example", "examples"}),
+        ASKED_KIND * of_kind,
+        -against_classes * ((named or of_kind) and symbol.kind in CLASSES),
+    ]
+    return float(sum(sum_of))
 
 
 def prompt(question: str, shown: Sequence[Candidate]) -> list[Part]:

@@ -1,0 +1,137 @@
+"""What services/agent/repo.py ranks a repository's definitions by: words.npz, then the weights in find.json.
+
+Words: from the pack's `train` repositories (lab/learn/words.py). Weights: from Python packages of this environment that
+are in no part of the pack and are not measured on, so from repositories that the words have not seen. Weights make the
+described function likeliest among the repository's definitions (softmax, cross-entropy, ridge). Printed: how often the
+described function is among the first 1, 5, 10, by packages left out (five folds), for plain BM25, without and with
+the words.
+"""
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from lab.eval.asking import groups
+from lab.eval.functions import INSTALLED, first_by_bm25
+from lab.eval.items import pack_file
+from lab.eval.repositories import Case, Place, installed, of_pack
+from lab.learn.words import Pair, learn_words
+from lab.pack import rows
+from services.agent.meaning import TABLE, table
+from services.agent.repo import WEIGHTS, Candidate
+from services.agent.symbols import SEEN, SymbolIndex, asked, fields
+from services.agent.types import SourceView
+
+PACKAGES = """amqp anyio billiard dateutil fastapi filelock fsspec grimp grpc httpcore huggingface_hub hypothesis
+    importlinter mako markdown_it packaging path pluggy prompt_toolkit psutil psycopg pydantic pypdfium2 pyrsistent
+    redis regex sortedcontainers tqdm uvicorn""".split()  # noqa: SIM905
+RIVALS = 250  # definitions nearest by BM25 that a described one is compared with
+FOLDS, RIDGE = 5, 1e-3
+RECALL = (1, 5, 10)
+
+
+@dataclass(frozen=True)
+class Example:
+    package: str
+    seen: np.ndarray  # [rivals + 1, SEEN], the described one last
+    missed: bool  # it was not among the rivals
+    bm25: int  # its place by plain BM25
+
+
+def learn(n: int, seed: int, words: bool) -> None:
+    if words:
+        learn_words(list(pairs_of_pack())).save(TABLE)
+        table.cache_clear()
+    examples = [example for package in PACKAGES for example in of_package(package, n, seed)]
+    report(examples)
+    made = fitted(examples, list(range(len(SEEN))))
+    command = f"python -m lab.learn functions --n {n} --seed {seed}"
+    origin = {"command": command, "descriptions": len(examples), "packages": sorted({e.package for e in examples})}
+    named = {name: round(float(w), 4) for name, w in zip(SEEN, made, strict=True)}
+    WEIGHTS.write_text(json.dumps({"weights": named} | origin, indent=1) + "\n")
+
+
+def pairs_of_pack() -> list[list[Pair]]:
+    views, cases = of_pack([row for row in rows(pack_file("repoqa/functions")) if row["split"] == "train"])
+    return [pairs(views[group[0].repo], group) for group in groups(cases, lambda case: case.repo)]
+
+
+def pairs(view: SourceView, cases: Sequence[Case]) -> list[Pair]:
+    numbers = places(view)
+    found = [(case, view.symbols[numbers[case.place]]) for case in cases if case.place in numbers]
+    return [(asked(case.description), list(fields(view, symbol).values())) for case, symbol in found]
+
+
+def places(view: SourceView) -> dict[Place, int]:
+    return {(s.path, Candidate(view, s, 0.0).line()): n for n, s in enumerate(view.symbols)}
+
+
+def of_package(package: str, n: int, seed: int) -> list[Example]:
+    if package in INSTALLED:
+        raise ValueError(f"{package} is measured on (lab.eval functions): not for learning")
+    view, cases = installed(package)
+    numbers, index = places(view), SymbolIndex(view)
+    known = [case for case in cases if case.place in numbers]
+    picked = random.Random(seed).sample(known, min(n, len(known)))
+    return [example(view, index, case, numbers[case.place]) for case in picked]
+
+
+def example(view: SourceView, index: SymbolIndex, case: Case, right: int) -> Example:
+    seen = index.seen(case.description)
+    rivals = np.argsort(-seen[:, :5].sum(axis=1), kind="stable")[:RIVALS]
+    ordered = first_by_bm25(view, case.description, max(RECALL))
+    rank = ordered.index(case.place) if case.place in ordered else RIVALS
+    others = [n for n in rivals if n != right]
+    return Example(case.repo, seen[[*others, right]].astype(np.float32), right not in rivals, rank)
+
+
+def fitted(examples: Sequence[Example], columns: Sequence[int]) -> np.ndarray:
+    """[len(columns)] weights."""
+    most = max(len(e.seen) for e in examples)
+    table, hidden = np.zeros((len(examples), most, len(columns)), np.float32), np.full((len(examples), most), -1e9)
+    for n, e in enumerate(examples):
+        table[n, : len(e.seen)], hidden[n, : len(e.seen)] = e.seen[:, columns], 0.0
+    spread = table[hidden == 0].std(axis=0) + 1e-6
+    rows, mask = torch.from_numpy(table / spread), torch.from_numpy(hidden.astype(np.float32))
+    right = torch.tensor([len(e.seen) - 1 for e in examples])
+    weights = torch.zeros(len(columns), requires_grad=True)
+    optimiser = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimiser.zero_grad()
+        value = torch.nn.functional.cross_entropy(rows @ weights + mask, right) + RIDGE * (weights**2).sum()
+        value.backward()
+        return value
+
+    optimiser.step(loss)
+    return weights.detach().numpy() / spread
+
+
+def report(examples: Sequence[Example]) -> None:
+    whole = list(range(len(SEEN)))
+    show("plain BM25", [e.bm25 for e in examples])
+    show("weights, without the words", left_out(examples, [n for n in whole if SEEN[n] != "meaning"]))
+    show("weights, with the words", left_out(examples, whole))
+
+
+def left_out(examples: Sequence[Example], columns: Sequence[int]) -> list[int]:
+    """The described function's place among its rivals, by weights of the other folds' packages."""
+    packages = sorted({e.package for e in examples})
+    random.Random(1).shuffle(packages)
+    fold = {package: n % FOLDS for n, package in enumerate(packages)}
+    made = [fitted([e for e in examples if fold[e.package] != n], columns) for n in range(FOLDS)]
+    return [place(e, made[fold[e.package]], columns) for e in examples]
+
+
+def place(example: Example, weights: np.ndarray, columns: Sequence[int]) -> int:
+    score = example.seen[:, columns] @ weights
+    return RIVALS if example.missed else int((score > score[-1]).sum())
+
+
+def show(name: str, found: Sequence[int]) -> None:
+    shares = " ".join(f"@{most} {100 * np.mean(np.array(found) < most):.1f} %" for most in RECALL)
+    print(f"{name:30} {shares}   n={len(found)}", flush=True)
