@@ -1,10 +1,6 @@
 """kernels/cpu/kda.cpp against the definitions in float64, and its bits against themselves."""
 
-import ctypes
-import subprocess
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -18,7 +14,6 @@ from tests.kernels.cases import assert_near
 
 NAN = float("nan")
 EPS = 1e-5
-SOURCES = ["kda.cpp", "pool.cpp"]
 
 
 @dataclass(frozen=True)
@@ -80,14 +75,9 @@ def expected(x: Inputs) -> tuple[Tensor, Tensor]:
 class Kernel:
     """One compiled variant. Outputs lie in NaN, and are checked to be all that was written."""
 
-    def __init__(self, path: Path):
-        loaded = ctypes.CDLL(str(path))
-        self.function = loaded.shiori_kda
-        pointer, size = ctypes.c_void_p, ctypes.c_int64
-        rows: list[type] = [pointer, size] * 4
-        self.function.argtypes = [*rows, *[pointer] * 4, ctypes.c_float, *[size] * 4, *[pointer] * 3, size]
-        self.function.restype = None
-        self.set_threads: Callable[[int], None] = loaded._Z11set_threadsi
+    def __init__(self, variant: str):
+        loaded = library.open_library(build.path_of(variant))
+        self.function, self.set_threads = loaded.shiori_kda, loaded.shiori_set_threads
 
     def __call__(self, x: Inputs) -> tuple[Tensor, Tensor, Tensor]:
         """(o, state, tail) after the rows."""
@@ -108,17 +98,8 @@ class Kernel:
 
 
 @pytest.fixture(scope="module")
-def kernels(tmp_path_factory) -> list[Kernel]:
-    if not (cxx := build.compiler()) or not library.suitable():
-        pytest.skip("no C++ compiler, or a machine that no variant is for")
-    folder, found = tmp_path_factory.mktemp("kda"), []
-    for variant in library.suitable():
-        made = folder / f"{variant}.so"
-        sources = [str(build.HERE / name) for name in SOURCES]
-        command = [cxx, *build.FLAGS, f"-march={build.variants()[variant]}", *sources, "-o", str(made)]
-        subprocess.run(command, check=True, capture_output=True)
-        found.append(Kernel(made))
-    return found
+def kernels() -> list[Kernel]:
+    return [Kernel(variant) for variant in library.suitable()]
 
 
 @pytest.fixture
