@@ -18,7 +18,7 @@ def main() -> None:
         "--asked", type=int, default=120, help="chapters that the model is asked about; 0: keep its weight"
     )
     two = names.add_parser("functions", help="services/agent/words.npz and find.json")
-    two.add_argument("--n", type=int, default=60, help="descriptions of each package")
+    two.add_argument("--n", type=int, default=40, help="descriptions of each package")
     two.add_argument("--keep-words", action="store_true", help="learn the weights only")
     for name in (one, two):
         name.add_argument("--seed", type=int, default=7)
