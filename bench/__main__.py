@@ -1,6 +1,6 @@
 """`python -m bench`: what can be measured with nothing running. `bench.facts` wants a system that is up."""
 
-from bench import prefill
+from bench import cpu
 
 if __name__ == "__main__":
-    prefill.main()
+    cpu.main()

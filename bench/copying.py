@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.prefill import where
+from bench.where import where
 from engine import Copying, Engine, EngineConfig, Occurrences, SamplingParams, load_model
 from engine.copying import LONGEST, Copier
 from engine.model import KimiLinear

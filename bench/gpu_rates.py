@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from bench.cpu import at_depth
 from bench.gpu_model import STEP, decode, engine_of, random_48b, read, some_ids
-from bench.prefill import at_depth
 from engine import Engine
 from engine.model import KimiLinear, Moe
 

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from prometheus_client import CollectorRegistry
 
+from bench.cpu import at_depth
 from bench.gpu_model import some_ids
-from bench.prefill import at_depth
 from engine import Engine
 from services.inference.driver import Driver, Stop
 from services.inference.readings import Readings

@@ -34,7 +34,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
 CHAPTER = 8192
 RUNG_S = 5.0
-SECONDS_A_TOKEN, SECONDS_A_TOKEN_AND_DEPTH = 1 / 1692, (1 / 940 - 1 / 1692) / 16384  # bench/results/prefill.json
+SECONDS_A_TOKEN, SECONDS_A_TOKEN_AND_DEPTH = 1 / 1692, (1 / 940 - 1 / 1692) / 16384
 
 
 def main() -> None:

@@ -1,8 +1,10 @@
-"""The layers of a model on a CPU in the compiled operations: model.py's, in as few calls as a token's speed asks for.
+"""The layers of a model on a CPU in the compiled operations: model.py's, each half of a layer in one call.
 
 A row's bits do not depend on the rows beside it here: batches need no padding, and sequences may share a forward.
 """
 
+import ctypes
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,19 +14,8 @@ from torch import Tensor
 from engine.config import ModelConfig
 from engine.provenance import Tag
 from engine.rows import LatentPages, StateRows
-from kernels.cpu.library import library
-from kernels.cpu.ops import (
-    LANES,
-    Experts,
-    KdaInside,
-    Matrix,
-    MlaInside,
-    Router,
-    add_matmul,
-    matmul,
-    pack,
-    rms_norm,
-)
+from kernels.cpu import library as lib
+from kernels.cpu.ops import LANES, Experts, Matrix, call, matmul, pack, rms_norm
 
 if TYPE_CHECKING:
     from engine import model as plain
@@ -32,91 +23,106 @@ if TYPE_CHECKING:
 
 def suits(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> bool:
     """Whether the compiled operations run this model here."""
-    sizes = (config.hidden_size, config.kda_head_dim, config.kv_lora_rank, config.qk_rope_head_dim, config.v_head_dim,
-             config.qk_nope_head_dim)  # fmt: skip
+    sizes = (
+        config.hidden_size,
+        config.kda_head_dim,
+        config.kv_lora_rank,
+        config.qk_nope_head_dim,
+        config.qk_rope_head_dim,
+        config.v_head_dim,
+    )
     fits = device.type == "cpu" and dtype == torch.float32 and all(size % LANES == 0 for size in sizes)
-    return fits and library() is not None
+    return fits and lib.library() is not None
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """A batch's pieces as the library takes them."""
+
+    all: "Sequence[plain.Piece]"
+    c: Any  # an array of lib.Piece
+
+    @classmethod
+    def of(cls, pieces: "Sequence[plain.Piece]") -> "Pieces":
+        found = [
+            lib.Piece(p.rows.start, p.rows.stop - p.rows.start, p.slot, p.pages.data_ptr(), p.position) for p in pieces
+        ]
+        return cls(pieces, (lib.Piece * len(found))(*found))
 
 
 @dataclass(frozen=True)
 class Kda:
-    inward: Matrix
-    f_b: Matrix
-    g_b: Matrix
-    inside: KdaInside
-    o_proj: Matrix
+    c: lib.KdaMixer
+    kept: tuple[Matrix | Tensor, ...]  # alive, since ``c`` points to them
 
     @classmethod
-    def of(cls, kda: "plain.Kda") -> "Kda":
-        inside = KdaInside(
-            kda.heads, kda.head_dim, kda.eps, kda.conv.T.contiguous(), kda.A_log, kda.dt_bias, kda.o_norm
-        )
-        inward, f_b, g_b, o_proj = (pack(w.plain) for w in (kda.inward, kda.f_b, kda.g_b, kda.o_proj))
-        return cls(inward, f_b, g_b, inside, o_proj)
+    def of(cls, kda: "plain.Kda", norm: Tensor) -> "Kda":
+        matrices = [pack(w.plain) for w in (kda.inward, kda.f_b, kda.g_b, kda.o_proj)]
+        vectors = [norm, kda.conv.T.contiguous(), kda.A_log, kda.dt_bias, kda.o_norm]
+        at, *others = [x.data_ptr() for x in vectors]
+        sizes = (kda.heads, kda.head_dim, kda.conv.shape[1])
+        c = lib.KdaMixer(at, norm.numel(), *(m.c for m in matrices), *others, *sizes, kda.eps)
+        return cls(c, (*matrices, *vectors))
 
-    def add(self, x: Tensor, u: Tensor, pieces: "tuple[plain.Piece, ...]", states: StateRows) -> None:
-        """x [T,D] += the mixer of u [T,D]; the pieces' rows of ``states`` are advanced in place."""
-        K, H = self.inside.head_dim, self.inside.heads
-        C = H * K
-        y = matmul(u, self.inward)
-        gate, z = matmul(y[:, 3 * C : 3 * C + K], self.f_b), matmul(y[:, 3 * C + K : 3 * C + 2 * K], self.g_b)
-        beta = y[:, 3 * C + 2 * K :]
-        o = x.new_empty(x.shape[0], C)
-        for piece in pieces:
-            rows = piece.rows
-            state, tail = states.get(piece.slot, piece.before)
-            self.inside(y[rows], gate[rows], beta[rows], z[rows], tail, state, o[rows])
-            states.tags[piece.slot] = Tag(piece.position + rows.stop - rows.start, piece.after.digest)
-        add_matmul(x, o, self.o_proj)
+    def add(self, x: Tensor, pieces: Pieces, states: StateRows) -> None:
+        """x [T,D] += the mixer of its norm; the pieces' rows of ``states`` are advanced in place, their tags too."""
+        for piece in pieces.all:
+            states.require(piece.slot, piece.before)
+        kda, conv = states.kda.data_ptr(), states.conv.data_ptr()
+        call("kda_mixer", self.c, x.data_ptr(), x.shape[0], pieces.c, len(pieces.c), kda, conv)
+        for piece in pieces.all:
+            count = piece.rows.stop - piece.rows.start
+            states.tags[piece.slot] = Tag(piece.position + count, piece.after.digest)
 
 
 @dataclass(frozen=True)
 class Mla:
-    inward: Matrix
-    latent_norm: Tensor  # [R]
-    eps: float
-    inside: MlaInside
-    o_proj: Matrix
+    c: lib.MlaMixer
+    kept: tuple[Matrix | Tensor, ...]
 
     @classmethod
-    def of(cls, mla: "plain.Mla", config: ModelConfig) -> "Mla":
-        inside = MlaInside(
-            mla.heads, config.qk_nope_head_dim, config.qk_rope_head_dim, mla.rank, mla.value_dim, mla.kv_b.contiguous()
-        )
-        return cls(pack(mla.inward.plain), mla.latent_norm, mla.eps, inside, pack(mla.o_proj.plain))
+    def of(cls, mla: "plain.Mla", norm: Tensor, eps: float, config: ModelConfig) -> "Mla":
+        matrices = [pack(mla.inward.plain), pack(mla.o_proj.plain)]
+        vectors = [norm, mla.latent_norm, mla.kv_b.contiguous()]
+        at, *others = [x.data_ptr() for x in vectors]
+        sizes = (mla.heads, config.qk_nope_head_dim, config.qk_rope_head_dim, mla.rank, mla.value_dim)
+        c = lib.MlaMixer(at, norm.numel(), *(m.c for m in matrices), *others, *sizes, eps, mla.eps)
+        return cls(c, (*matrices, *vectors))
 
-    def add(self, x: Tensor, u: Tensor, pieces: "tuple[plain.Piece, ...]", latents: LatentPages) -> None:
-        """x [T,D] += the mixer of u [T,D]; the rows' latents are written into the pieces' pages, then read."""
-        y, width = matmul(u, self.inward), latents.pages.shape[-1]
-        latent = y[:, -width:]
-        normed = latent[:, : self.inside.rank]
-        rms_norm(normed, self.latent_norm, self.eps, out=normed)
-        o = x.new_empty(x.shape[0], self.inside.heads * self.inside.value_dim)
-        for piece in pieces:
-            rows = piece.rows
-            latents.put(piece.table, piece.pages, latent[rows], piece.before, piece.after.digest)
-            length = piece.position + rows.stop - rows.start
-            self.inside(y[rows], latents.pages, piece.pages, length, o[rows])
-        add_matmul(x, o, self.o_proj)
+    def add(self, x: Tensor, pieces: Pieces, latents: LatentPages) -> None:
+        """x [T,D] += the mixer of its norm; the rows' latents are written into the pieces' pages, then read."""
+        for piece in pieces.all:
+            latents.require_before(piece.table, piece.before)
+        pool, size = latents.pages.data_ptr(), latents.pages.shape[1]
+        call("mla_mixer", self.c, x.data_ptr(), x.shape[0], pieces.c, len(pieces.c), pool, size)
+        for piece in pieces.all:
+            after = Tag(piece.position + piece.rows.stop - piece.rows.start, piece.after.digest)
+            latents.tag(piece.table, piece.position, after)
 
 
 @dataclass(frozen=True)
 class Ffn:
-    """Dense (no router), or a mixture."""
-
-    router: Router | None
-    experts: Experts
+    c: lib.Ffn
+    kept: tuple[Any, ...]
 
     @classmethod
-    def of(cls, ffn: Any) -> "Ffn":
+    def of(cls, ffn: Any, norm: Tensor, eps: float) -> "Ffn":
         """Of a model.Mlp or model.Moe."""
         if not hasattr(ffn, "router"):
-            return cls(None, Experts.of([], _swiglu(ffn)))
-        router = Router(ffn.router, ffn.bias, ffn.top_k, ffn.scale, ffn.renormalize, ffn.bias_in_weights)
-        return cls(router, Experts.of(list(zip(ffn.w1, ffn.w3, ffn.w2, strict=True)), _swiglu(ffn.shared)))
+            experts = Experts.of([], _swiglu(ffn))
+            return cls(lib.Ffn(norm.data_ptr(), norm.numel(), None, None, _first(experts), eps=eps), (norm, experts))
+        experts = Experts.of(list(zip(ffn.w1, ffn.w3, ffn.w2, strict=True)), _swiglu(ffn.shared))
+        router = ffn.router.data_ptr(), ffn.bias.data_ptr()
+        choice = (experts.routed, ffn.top_k, ffn.renormalize, ffn.bias_in_weights, ffn.scale)
+        c = lib.Ffn(norm.data_ptr(), norm.numel(), *router, _first(experts), *choice, eps)
+        return cls(c, (norm, experts, ffn.router, ffn.bias))
 
-    def add(self, x: Tensor, z: Tensor) -> None:
-        self.experts.add(x, z, self.router(z) if self.router else None)
+    def add(self, x: Tensor) -> None:
+        call("ffn", self.c, x.data_ptr(), x.shape[0])
+
+
+def _first(experts: Experts) -> Any:
+    return ctypes.cast(experts.c, ctypes.POINTER(lib.Expert))
 
 
 def _swiglu(mlp: "plain.Mlp") -> tuple[Tensor, Tensor, Tensor]:
@@ -128,23 +134,22 @@ def _swiglu(mlp: "plain.Mlp") -> tuple[Tensor, Tensor, Tensor]:
 class Layer:
     mixer: Kda | Mla
     ffn: Ffn
-    mixer_norm: Tensor
-    ffn_norm: Tensor
-    eps: float
 
     @classmethod
     def of(cls, layer: "plain.Layer", config: ModelConfig) -> "Layer":
-        mixer = Kda.of(layer.mixer) if layer.recurrent else Mla.of(layer.mixer, config)  # type: ignore[arg-type]
-        return cls(mixer, Ffn.of(layer.ffn), layer.mixer_norm, layer.ffn_norm, layer.eps)
+        ffn = Ffn.of(layer.ffn, layer.ffn_norm, layer.eps)
+        if layer.recurrent:
+            return cls(Kda.of(layer.mixer, layer.mixer_norm), ffn)  # type: ignore[arg-type]
+        return cls(Mla.of(layer.mixer, layer.mixer_norm, layer.eps, config), ffn)  # type: ignore[arg-type]
 
     @property
     def recurrent(self) -> bool:
         return isinstance(self.mixer, Kda)
 
-    def forward(self, x: Tensor, pieces: "tuple[plain.Piece, ...]", rows: StateRows | LatentPages) -> Tensor:
+    def forward(self, x: Tensor, pieces: Pieces, rows: StateRows | LatentPages) -> Tensor:
         """As model.Layer.forward, but x itself becomes the result."""
-        self.mixer.add(x, rms_norm(x, self.mixer_norm, self.eps), pieces, rows)  # type: ignore[arg-type]
-        self.ffn.add(x, rms_norm(x, self.ffn_norm, self.eps))
+        self.mixer.add(x, pieces, rows)  # type: ignore[arg-type]
+        self.ffn.add(x)
         return x
 
 

@@ -7,6 +7,7 @@ works row by row runs on all rows at once; what looks back (convolution, recurre
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -219,8 +220,9 @@ class KimiLinear:
         """Runs the batch's rows and advances every state in ``pools`` -> hidden rows [T,D] before the last norm."""
         x = self.embedding[batch.ids]
         states, pages = iter(pools.states), iter(pools.pages)
+        pieces: Any = compiled.Pieces.of(batch.pieces) if self.compiled else batch.pieces
         for layer in self.layers:
-            x = layer.forward(x, batch.pieces, next(states) if layer.recurrent else next(pages))
+            x = layer.forward(x, pieces, next(states) if layer.recurrent else next(pages))
         return x
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -41,12 +41,20 @@ class LatentPages:
     def put(self, table: Sequence[int], on_device: Tensor, latent: Tensor, before: Tag, digest: bytes) -> None:
         """Appends latent [n,R+r] to a sequence at ``before``; this leads to ``digest``. on_device is ``table``."""
         size, first = self.pages.shape[1], before.position
-        if first % size:
-            self.require(table[first // size], before)
+        self.require_before(table, before)
         at = torch.arange(first, first + latent.shape[0], device=self.pages.device)
         self.pages[on_device[at // size], at % size] = latent
-        for i, tag in page_tags(first, Tag(first + latent.shape[0], digest), size):
+        self.tag(table, first, Tag(first + latent.shape[0], digest))
+
+    def tag(self, table: Sequence[int], first: int, after: Tag) -> None:
+        """Tags the pages that hold positions first..after.position."""
+        for i, tag in page_tags(first, after, self.pages.shape[1]):
             self.tags[table[i]] = tag
+
+    def require_before(self, table: Sequence[int], before: Tag) -> None:
+        """The page that a sequence at ``before`` goes on in, if it has begun, must say so."""
+        if before.position % self.pages.shape[1]:
+            self.require(table[before.position // self.pages.shape[1]], before)
 
     def require(self, page: int, tag: Tag) -> None:
         require(self.tags[page], tag, f"{self.name}, page {page}")

@@ -17,7 +17,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 FOLDER = HERE / "built"
 # No fused, reordered or approximate arithmetic but what the source says: vec.h.
-FLAGS = "-std=c++20 -O3 -fPIC -shared -pthread -ffp-contract=off -fno-math-errno".split()
+FLAGS = ["-std=c++20", "-O3", "-fPIC", "-shared", "-pthread", "-ffp-contract=off", "-fno-math-errno"]
 VARIANTS = {  # the best first; -march of each
     "x86_64": {"avx512": "x86-64-v4", "avx2": "x86-64-v3"},
     "aarch64": {"neon": "armv8-a"},

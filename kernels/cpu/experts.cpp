@@ -3,18 +3,13 @@
 #include <utility>
 #include <vector>
 
-#include "matmul.h"
+#include "ops.h"
 #include "pool.h"
 #include "vec.h"
 
 namespace {
 
 constexpr int64_t ROWS = 32;  // a task's, when routing
-
-struct Expert {
-    Panels gate, up;  // [inner, width]
-    Panels down;      // [width, inner]
-};
 
 /// The rows of one expert, and their inner activations one after another.
 struct Visit {
@@ -121,15 +116,15 @@ extern "C" void shiori_experts(const float* x, int64_t ld_x, int64_t rows, const
         }
         if (!visit.x.empty()) size += visit.x.size() * visit.inner(), visits.push_back(std::move(visit));
     }
+    if (visits.empty()) return;
     float* hidden = scratch(size);
     std::vector<std::pair<const Visit*, int64_t>> tasks;
     for (auto& visit : visits) {
         visit.hidden = hidden, hidden += visit.x.size() * visit.inner();
         for (int64_t panel = 0; panel < panels_of(visit.inner()); panel++) tasks.emplace_back(&visit, panel);
     }
-    parallel(int(tasks.size()), [&](int i) { inner_units(*tasks[i].first, tasks[i].second); });
-    if (visits.empty()) return;
-    parallel(int(panels_of(visits[0].expert->down.columns)), [&](int panel) {  // a column is one task's: no races
+    parallel_if_worth(size * visits[0].expert->gate.depth * 2, int(tasks.size()), [&](int i) { inner_units(*tasks[i].first, tasks[i].second); });
+    parallel_if_worth(size * visits[0].expert->down.columns, int(panels_of(visits[0].expert->down.columns)), [&](int panel) {  // a column is one task's: no races
         for (auto& visit : visits) add_outputs(visit, panel);
     });
 }

@@ -30,6 +30,56 @@ class Expert(ctypes.Structure):
     _fields_ = [("gate", Panels), ("up", Panels), ("down", Panels)]
 
 
+class Piece(ctypes.Structure):
+    """layers.cpp: the rows of one sequence in a batch, and where its state lives."""
+
+    _fields_ = [("first", INT), ("count", INT), ("slot", INT), ("table", POINTER), ("position", INT)]
+
+
+class KdaMixer(ctypes.Structure):
+    """layers.cpp."""
+
+    _fields_ = [
+        ("norm", POINTER),
+        ("width", INT),
+        *[(name, Panels) for name in ("inward", "f_b", "g_b", "o_proj")],
+        *[(name, POINTER) for name in ("conv", "A_log", "dt_bias", "o_norm")],
+        *[(name, INT) for name in ("heads", "head_dim", "taps")],
+        ("eps", FLOAT),
+    ]
+
+
+class MlaMixer(ctypes.Structure):
+    """layers.cpp."""
+
+    _fields_ = [
+        ("norm", POINTER),
+        ("width", INT),
+        ("inward", Panels),
+        ("o_proj", Panels),
+        ("latent_norm", POINTER),
+        ("kv_b", POINTER),
+        *[(name, INT) for name in ("heads", "nope", "rope", "rank", "value_dim")],
+        ("eps", FLOAT),
+        ("latent_eps", FLOAT),
+    ]
+
+
+class Ffn(ctypes.Structure):
+    """layers.cpp."""
+
+    _fields_ = [
+        ("norm", POINTER),
+        ("width", INT),
+        ("router", POINTER),
+        ("bias", POINTER),
+        ("experts", ctypes.POINTER(Expert)),
+        *[(name, INT) for name in ("count", "top_k", "renormalize", "bias_in_weights")],
+        ("scale", FLOAT),
+        ("eps", FLOAT),
+    ]
+
+
 _SIGNATURES = {
     "set_threads": [INT],
     "pack": [POINTER, INT, INT, INT, POINTER],
@@ -38,6 +88,9 @@ _SIGNATURES = {
     "route": [POINTER, INT, INT, INT, POINTER, POINTER, INT, INT, FLOAT, INT, INT, POINTER, POINTER],
     "experts": [POINTER, INT, INT, POINTER, POINTER, INT, ctypes.POINTER(Expert), INT, INT, POINTER, INT],
     "kda": [*[POINTER, INT] * 4, *[POINTER] * 4, FLOAT, *[INT] * 4, *[POINTER] * 3, INT],
+    "kda_mixer": [ctypes.POINTER(KdaMixer), POINTER, INT, ctypes.POINTER(Piece), INT, POINTER, POINTER],
+    "mla_mixer": [ctypes.POINTER(MlaMixer), POINTER, INT, ctypes.POINTER(Piece), INT, POINTER, INT],
+    "ffn": [ctypes.POINTER(Ffn), POINTER, INT],
     "mla": [POINTER, INT, POINTER, INT, POINTER, INT, POINTER, *[INT] * 6, POINTER, INT],
 }
 

@@ -104,9 +104,9 @@ void multiply_panel(const Rows& rows, const Panels& w, int64_t number, bool add)
 /// y [rows, columns] = x [rows, depth] Wᵀ, or += with `add`. ld_x, ld_y: floats between rows.
 extern "C" void shiori_matmul(const float* x, int64_t ld_x, int64_t rows, const Panels* w, float* y, int64_t ld_y,
                               int64_t add) {
-    int64_t panels = panels_of(w->columns);
+    int64_t panels = panels_of(w->columns), work = rows * w->depth * w->columns;
     if (rows == 1) {
-        parallel(int((panels + WIDE - 1) / WIDE), [&](int group) {
+        parallel_if_worth(work, int((panels + WIDE - 1) / WIDE), [&](int group) {
             if (w->bf16) one_row_wide<uint16_t>(x, y, *w, group * WIDE, add);
             else one_row_wide<float>(x, y, *w, group * WIDE, add);
         });
@@ -115,7 +115,7 @@ extern "C" void shiori_matmul(const float* x, int64_t ld_x, int64_t rows, const 
     std::vector<const float*> from(rows);
     std::vector<float*> to(rows);
     for (int64_t i = 0; i < rows; i++) from[i] = x + i * ld_x, to[i] = y + i * ld_y;
-    parallel(int(panels), [&](int panel) { multiply_panel({from.data(), to.data(), rows}, *w, panel, add); });
+    parallel_if_worth(work, int(panels), [&](int panel) { multiply_panel({from.data(), to.data(), rows}, *w, panel, add); });
 }
 
 /// Lays w [columns, depth] fp32 out in panels. bf16: keeps the upper halves, which must be all there is of a number.

@@ -30,7 +30,7 @@ struct Call {
 /// A segment's rows by keys and values expanded from the latents: q, o its first row, length with its last row.
 void expanded(const Call& call, const float* q, int64_t T, int64_t length, float* o);
 
-/// A segment's last rows, 16 at most, by queries that meet the latents themselves.
+/// A segment's last rows, fewer than CHUNK, by queries that meet the latents themselves.
 void absorbed(const Call& call, const float* q, int64_t T, int64_t length, float* o);
 
 /// The running softmax of some rows: largest score, sum of weights by lanes, weighted sum of values.

@@ -20,7 +20,7 @@ void norm_row(const float* x, int64_t width, const float* weight, float eps, flo
 /// x [rows, width] -> y [rows, width], which may be x itself; the width is a multiple of 16.
 extern "C" void shiori_rms_norm(const float* x, int64_t ld_x, int64_t rows, int64_t width, const float* weight,
                                 float eps, float* y, int64_t ld_y) {
-    parallel(int((rows + ROWS - 1) / ROWS), [&](int task) {
+    parallel_if_worth(4 * rows * width, int((rows + ROWS - 1) / ROWS), [&](int task) {
         for (int64_t i = task * ROWS; i < std::min(rows, (task + 1) * ROWS); i++)
             norm_row(x + i * ld_x, width, weight, eps, y + i * ld_y);
     });

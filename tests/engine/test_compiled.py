@@ -61,7 +61,7 @@ def test_its_contract_names_neither_processor_nor_threads():
 @pytest.mark.parametrize("missing", ["widths", "library"])
 def test_without_the_kernels_the_model_runs_in_pytorch(monkeypatch, missing):
     if missing == "library":
-        monkeypatch.setattr("engine.compiled.library", lambda: None)
+        monkeypatch.setattr(library, "library", lambda: None)
     model = tiny_model(0, FIELDS if missing == "library" else {"kv_lora_rank": 24})
     assert not model.compiled
     assert whole(model)[1]

@@ -88,7 +88,7 @@ def test_experts_give_what_the_definition_gives_in_any_company(variant, inner):
     experts, chosen = Experts.of(routed, shared), router(count, width)
     x, before = torch.randn(tokens, width), torch.randn(tokens, width)
     y = before.clone()
-    experts.add(y, strided(x), chosen(x))
+    experts.add(y, strided(x), *chosen(x))
     w1, w3, w2 = (torch.stack(parts).double() for parts in zip(*routed, strict=True))
     indices, weights = chosen(x)
     want = moe_reference(x.double(), indices, weights.double(), w1, w3, w2)
@@ -97,17 +97,18 @@ def test_experts_give_what_the_definition_gives_in_any_company(variant, inner):
     assert_near(y - before, want, 1e-5)
     for start, stop in [(0, 1), (7, 9), (30, 60)]:
         alone = before[start:stop].clone()
-        experts.add(alone, x[start:stop], chosen(x[start:stop]))
+        experts.add(alone, x[start:stop], *chosen(x[start:stop]))
         assert torch.equal(alone, y[start:stop])
 
 
 def test_every_library_and_any_number_of_threads_give_the_same_bits(monkeypatch):
     x, w, norm = torch.randn(40, 128), like_stored(200, 128), torch.randn(128)
-    experts = Experts.of([], (like_stored(96, 128), like_stored(96, 128), like_stored(128, 96)))
+    expert = like_stored(96, 128), like_stored(96, 128), like_stored(128, 96)
+    experts, chosen = Experts.of([expert] * 3, expert), router(3, 128)
 
     def everything():
         y = rms_norm(x, norm, 1e-5)
-        experts.add(y, x, None)
+        experts.add(y, x, *chosen(x))
         return torch.cat([y, matmul(y, pack(w))], 1)
 
     found = []
