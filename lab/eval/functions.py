@@ -1,8 +1,9 @@
 """A description, a repository without its docstrings: which function is meant? Path and line, the first named.
 
 The pack's `valid` repositories, and Python packages of this environment that are in no part of the pack. `product`:
-services/agent (candidates by BM25, the model names the line). `candidates`: the first candidate without the model.
-`bm25`: plain BM25 over path, name and code. Only the described function is right, though its words may fit others.
+services/agent (candidates by weights, the model names a line). `candidates`: the first candidate without the model.
+`bm25`: plain BM25 over path, name and code; `bm25.functions`: the same with classes and types left out, which are never
+right here. Only the described function is right, though its words may fit others.
 """
 
 import re
@@ -15,7 +16,7 @@ from lab.eval.run import Figures, Run, percent
 from lab.scoring import gain
 from services.agent import answer, repo
 from services.agent.retrieve import index_of
-from services.agent.symbols import split
+from services.agent.symbols import CLASSES, split
 from services.agent.types import SourceView
 from services.inference.client import InferenceClient
 
@@ -58,19 +59,17 @@ def named(client: InferenceClient, views: dict[str, SourceView], case: Case) -> 
     return {
         "product": (told[1], int(told[2])) if told else None,
         "candidates": (first[0].symbol.path, first[0].line()) if first else None,
-        "bm25": plain_bm25(view, description),
+        "bm25": next(iter(first_by_bm25(view, description, 1)), None),
+        "bm25.functions": next(iter(first_by_bm25(view, description, 1, functions_only=True)), None),
     }
 
 
-def plain_bm25(view: SourceView, description: str) -> Place | None:
-    return next(iter(first_by_bm25(view, description, 1)), None)
-
-
-def first_by_bm25(view: SourceView, description: str, most: int) -> list[Place]:
+def first_by_bm25(view: SourceView, description: str, most: int, functions_only: bool = False) -> list[Place]:
     """Over path, name and code, identifiers split; no weights, no favours."""
-    found = index_of(plain_rows(view)).search(split(description), most)
+    found = index_of(plain_rows(view)).search(split(description), len(view.symbols))
     best = [repo.Candidate(view, view.symbols[number], score) for number, score in found]
-    return [(one.symbol.path, one.line()) for one in best]
+    left = [one for one in best if not (functions_only and one.symbol.kind in CLASSES)]
+    return [(one.symbol.path, one.line()) for one in left[:most]]
 
 
 @lru_cache(maxsize=4)
@@ -83,5 +82,7 @@ def figures(name: str, cases: list[Case], told: list[dict[str, Place | None]]) -
         {way: float(place == case.place) for way, place in ways.items()} for case, ways in zip(cases, told, strict=True)
     ]
     out = {f"{name}.{way}": percent([hit[way] for hit in hits]) for way in hits[0]}
-    better = [hit["product"] - hit["bm25"] for hit in hits]
-    return out | {f"{name}.over.bm25": gain(better) | {"unit": "%, paired difference"}}
+    for way in ("bm25", "bm25.functions"):
+        better = [hit["product"] - hit[way] for hit in hits]
+        out[f"{name}.over.{way}"] = gain(better) | {"unit": "%, paired difference"}
+    return out

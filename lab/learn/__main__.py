@@ -1,7 +1,7 @@
 """Learn again what the agent weighs by; see the module of each name for how.
 
 python -m lab.learn summaries [--n CHAPTERS OF A SET] [--asked CHAPTERS] [--seed S]
-python -m lab.learn functions [--n DESCRIPTIONS OF A PACKAGE] [--seed S] [--keep-words]
+python -m lab.learn functions [--n DESCRIPTIONS OF A PACKAGE] [--asked DESCRIPTIONS] [--seed S] [--keep-words]
 """
 
 import argparse
@@ -19,6 +19,7 @@ def main() -> None:
     )
     two = names.add_parser("functions", help="services/agent/words.npz and find.json")
     two.add_argument("--n", type=int, default=40, help="descriptions of each package")
+    two.add_argument("--asked", type=int, default=120, help="put to the model; 0: keep its weight")
     two.add_argument("--keep-words", action="store_true", help="learn the weights only")
     for name in (one, two):
         name.add_argument("--seed", type=int, default=7)
@@ -26,7 +27,7 @@ def main() -> None:
     if asked.name == "summaries":
         summaries.learn(asked.n, asked.asked, asked.seed)
     else:
-        functions.learn(asked.n, asked.seed, words=not asked.keep_words)
+        functions.learn(asked.n, asked.asked, asked.seed, words=not asked.keep_words)
 
 
 if __name__ == "__main__":

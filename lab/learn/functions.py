@@ -4,7 +4,8 @@ Words: from the pack's `train` repositories (lab/learn/words.py). Weights: from 
 are in no part of the pack and are not measured on, so from repositories that the words have not seen. Weights make the
 described function likeliest among the repository's definitions (softmax, cross-entropy, ridge). Printed: how often the
 described function is among the first 1, 5, 10, by packages left out (five folds), for plain BM25, without and with
-the words.
+the words. Last, how far the model's word moves the odds: one number that makes the described function likeliest among
+the candidates, over `--asked` descriptions that are put to the model as the product does (0 keeps the number there is).
 """
 
 import json
@@ -15,16 +16,22 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from lab.eval.asking import groups
+from lab.eval.asking import each, groups
 from lab.eval.functions import INSTALLED, first_by_bm25
 from lab.eval.items import pack_file
+from lab.eval.product import product
 from lab.eval.repositories import Case, Place, installed, of_pack
 from lab.learn.words import Pair, learn_words
 from lab.pack import rows
+from services.agent.answer import ANSWER_TOKENS
+from services.agent.copied import numbers
 from services.agent.meaning import TABLE, table
-from services.agent.repo import WEIGHTS, Candidate
+from services.agent.model import say, special
+from services.agent.repo import MODEL, WEIGHTS, Candidate, candidates, learned, pointed_at, prompt, weights
 from services.agent.symbols import SEEN, SymbolIndex, asked, fields
 from services.agent.types import SourceView
+from services.inference.client import InferenceClient
+from services.inference.pb.inference_pb2 import Copy
 
 PACKAGES = """amqp anyio billiard dateutil fastapi filelock fsspec grimp grpc httpcore huggingface_hub hypothesis
     importlinter mako markdown_it packaging path pluggy prompt_toolkit psutil psycopg pydantic pypdfium2 pyrsistent
@@ -32,6 +39,9 @@ PACKAGES = """amqp anyio billiard dateutil fastapi filelock fsspec grimp grpc ht
 RIVALS = 250  # definitions nearest by BM25 that a described one is compared with
 FOLDS, RIDGE = 5, 1e-3
 RECALL = (1, 5, 10)
+
+
+Choice = tuple[np.ndarray, int, int]  # see `choice`
 
 
 @dataclass(frozen=True)
@@ -42,17 +52,64 @@ class Example:
     bm25: int  # its place by plain BM25
 
 
-def learn(n: int, seed: int, words: bool) -> None:
+def learn(n: int, asked: int, seed: int, words: bool) -> None:
     if words:
         learn_words(list(pairs_of_pack())).save(TABLE)
         table.cache_clear()
     examples = [example for package in PACKAGES for example in of_package(package, n, seed)]
     report(examples)
-    made = fitted(examples, list(range(len(SEEN))))
-    command = f"python -m lab.learn functions --n {n} --seed {seed}"
+    named = dict(zip(SEEN, fitted(examples, list(range(len(SEEN)))).tolist(), strict=True))
+    command = f"python -m lab.learn functions --n {n} --asked {asked} --seed {seed}"
     origin = {"command": command, "descriptions": len(examples), "packages": sorted({e.package for e in examples})}
-    named = {name: round(float(w), 4) for name, w in zip(SEEN, made, strict=True)}
-    WEIGHTS.write_text(json.dumps({"weights": named} | origin, indent=1) + "\n")
+    store(named | {MODEL: learned().get(MODEL, 0.0)}, origin)
+    if asked:
+        store(named | {MODEL: lift_of_model(asked, seed)}, origin)
+
+
+def store(named: dict[str, float], origin: dict) -> None:
+    rounded = {name: round(weight, 4) for name, weight in named.items()}
+    WEIGHTS.write_text(json.dumps({"weights": rounded} | origin, indent=1) + "\n")
+    weights.cache_clear()
+    learned.cache_clear()
+
+
+def lift_of_model(asked: int, seed: int) -> float:
+    """Over descriptions whose function is among the candidates. Weights and words are those just stored."""
+    views = {package: installed(package) for package in PACKAGES}
+    cases = [case for _, found in views.values() for case in found]
+    picked = random.Random(seed).sample(cases, min(asked, len(cases)))
+    with product() as client:
+        told = each(lambda case: choice(client, views[case.repo][0], case), picked, lambda: None)
+    known = [one for one in told if one]
+    right = np.mean([pointed == place for _, pointed, place in known])
+    first = np.mean([place == 0 for _, _, place in known])
+    print(
+        f"model: of {len(known)} among the candidates, points at {100 * right:.1f} %; the first is {100 * first:.1f} %"
+    )
+    return lift(known)
+
+
+def choice(client: InferenceClient, view: SourceView, case: Case) -> Choice | None:
+    """Log shares of the candidates, which of them the model points at (or -1), which is right; None: none is."""
+    shown = candidates([view], case.description)
+    places = [(c.symbol.path, c.line()) for c in shown]
+    if case.place not in places:
+        return None
+    parts = prompt(case.description, shown)
+    said = say(client, "", [*parts, special("answer")], ANSWER_TOKENS, Copy(parts=numbers(parts)))
+    pointed = pointed_at(said.quotes, shown)
+    which = next((n for n, c in enumerate(shown) if c is pointed), -1)
+    return np.log([max(c.score, 1e-12) for c in shown]), which, places.index(case.place)
+
+
+def lift(choices: Sequence[Choice]) -> float:
+    """The likeliest of 0 to 8 in steps of 0.05; below 0 it would count against what the model says."""
+
+    def likelihood(step: float) -> float:
+        scores = [shares + step * (np.arange(len(shares)) == pointed) for shares, pointed, _ in choices]
+        return sum(float(s[right] - np.logaddexp.reduce(s)) for s, (_, _, right) in zip(scores, choices, strict=True))
+
+    return max(np.arange(0, 8.01, 0.05).tolist(), key=likelihood)
 
 
 def pairs_of_pack() -> list[list[Pair]]:

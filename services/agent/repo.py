@@ -6,6 +6,7 @@ comments, which its repositories do not have, tests and examples, and what is as
 """
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from services.inference.pb.inference_pb2 import Part
 from services.ingest.types import Block, Symbol
 
 WEIGHTS = Path(__file__).with_name("find.json")
+MODEL = "model"  # the weight beside those of SEEN: log odds of the candidate that the model points at
 CANDIDATES = 6
 SHOWN_LINES = 24  # of a candidate's code in the prompt
 SHOWN_BUDGET = 3_000  # characters of all candidates together
@@ -95,8 +97,12 @@ def said_of(view: SourceView) -> tuple[str, ...]:
 @lru_cache(maxsize=1)
 def weights() -> np.ndarray:
     """[len(SEEN)]"""
-    named = json.loads(WEIGHTS.read_text())["weights"]
-    return np.array([named[name] for name in SEEN])
+    return np.array([learned()[name] for name in SEEN])
+
+
+@lru_cache(maxsize=1)
+def learned() -> dict[str, float]:
+    return json.loads(WEIGHTS.read_text())["weights"]
 
 
 def candidates(views: Sequence[SourceView], question: str, limit: int = CANDIDATES) -> list[Candidate]:
@@ -151,6 +157,16 @@ def prompt(question: str, shown: Sequence[Candidate]) -> list[Part]:
 
 
 def chosen(quotes: Sequence[str], shown: Sequence[Candidate]) -> Candidate | None:
+    """The candidate that the model pointed at, unless another is likelier all the same.
+
+    How far the model moves the odds is learned with the weights: as far as it proved right.
+    """
+    picked = pointed_at(quotes, shown)
+    odds = lambda c: math.log(max(c.score, 1e-12)) + learned()[MODEL] * (c is picked)  # noqa: E731
+    return picked if picked and max(shown, key=odds) is picked else None
+
+
+def pointed_at(quotes: Sequence[str], shown: Sequence[Candidate]) -> Candidate | None:
     """The candidate whose line of definition the model quoted, white space aside."""
     said = {"".join(words.split()) for words in quotes}
     return next((c for c in shown if "".join(c.definition().split()) in said), None)

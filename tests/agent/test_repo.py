@@ -1,5 +1,6 @@
 from services.agent import answer, read_source
-from services.agent.repo import candidates, split
+from services.agent.repo import candidates, learned
+from services.agent.symbols import split
 from tests.agent.twin import Twin, quoting, repository
 
 CODE = {
@@ -72,6 +73,25 @@ def test_the_best_candidate_is_given_with_its_reservation():
     found = answer(model, [view], "ses_1", QUESTION)
     assert not found.confirmed and "not confirmed by the model" in found.text and "invented" not in found.text
     assert found.text.startswith("`store/disk.py:1`")
+
+
+def test_the_model_moves_the_odds_as_far_as_it_was_found_right(monkeypatch):
+    script = quoting("def open_file(path):")
+    question = "Which function writes rows of a file to disk?"
+    model, view = ready(script)
+    assert [c.symbol.name for c in candidates([view], question)[:2]] == ["flush_to_disk", "open_file"]
+    monkeypatch.setitem(learned(), "model", 0.0)
+    found = answer(model, [view], "ses_1", question)
+    assert found.text.startswith("`store/disk.py:1`") and not found.confirmed
+    assert "`store/disk.py:7` open_file" in found.text
+    monkeypatch.setitem(learned(), "model", 30.0)
+    found = answer(model, [view], "ses_2", question)
+    assert found.text.startswith("`store/disk.py:7`\n") and found.confirmed
+
+
+def test_a_class_named_by_its_name_is_found():
+    view = repository({"net.py": "class RateLimit:\n    def rate_limit(self):\n        return RateLimit\n"})
+    assert candidates([view], "What is RateLimit?")[0].symbol.name == "RateLimit"
 
 
 def test_tests_stand_back_unless_they_are_asked_for():

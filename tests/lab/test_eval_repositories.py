@@ -3,8 +3,8 @@
 import ast
 import random
 
-from lab.eval.functions import plain_bm25
-from lab.eval.repositories import described, file_of, installed, line_of, of_pack, without_docstrings
+from lab.eval.functions import figures, first_by_bm25
+from lab.eval.repositories import Case, described, file_of, installed, line_of, of_pack, without_docstrings
 from services.agent import repo
 
 SOURCE = '''"""About the module."""
@@ -77,4 +77,17 @@ def test_an_installed_package_is_found_by_its_code() -> None:
     places = {(s.path, repo.Candidate(view, s, 0.0).line()) for s in view.symbols}
     assert len(cases) > 50 and all(case.place in places for case in cases)
     assert not any(case.description in view.text for case in random.Random(1).sample(cases, 30))
-    assert plain_bm25(view, "generate latest metrics openmetrics") in places
+    found = first_by_bm25(view, "generate latest metrics openmetrics", 30)
+    assert len(found) == 30 and set(found) <= places
+    classes = {(s.path, repo.Candidate(view, s, 0.0).line()) for s in view.symbols if s.kind == "class"}
+    functions = first_by_bm25(view, "generate latest metrics openmetrics", 30, functions_only=True)
+    assert set(found) & classes and not set(functions) & classes
+    assert functions[0] == next(place for place in found if place not in classes)
+
+
+def test_hits_and_paired_differences() -> None:
+    case, other = Case("r", "d", ("a.py", 3)), ("a.py", 9)
+    told = [{"product": case.place, "candidates": other, "bm25": None, "bm25.functions": case.place}] * 4
+    made = figures("f", [case] * 4, told)
+    assert [made[f"f.{way}"]["value"] for way in told[0]] == [100, 0, 0, 100]
+    assert made["f.over.bm25"]["value"] == 100 and made["f.over.bm25.functions"]["value"] == 0

@@ -68,3 +68,10 @@ def test_words_that_never_meet_letter_for_letter_come_near() -> None:
     table = learn_words([pairs], epochs=8)
     near = Meanings(table, [[[word], [], [], [], []] for word in says.values()])
     assert [int(np.argmax(near.near([word]))) for word in says] == [0, 1, 2, 3]
+
+
+def test_how_far_the_model_moves_the_odds() -> None:
+    shares = np.log([0.5, 0.3, 0.2])
+    assert functions.lift([(shares, 1, 1)] * 9 + [(shares, 2, 0)]) > 3
+    assert functions.lift([(shares, 1, 0)] * 5 + [(shares, 2, 0)] * 5) == 0
+    assert functions.lift([(shares, -1, 0)] * 5) == 0
