@@ -203,5 +203,5 @@ extern "C" void shiori_kda(const float* raw, int64_t ld_raw, const float* gate, 
                            int64_t W, float* tail, float* state, float* o, int64_t ld_o) {
     const Mixer m{raw, ld_raw, gate, ld_gate, beta, ld_beta, z, ld_z, conv, A_log, dt_bias,
                   o_norm, eps, T, H, K, W, tail, state, o, ld_o};
-    parallel(int(H), [&m](int h) { head(m, h); });
+    parallel_if_worth(T * H * K * K * 4, int(H), [&m](int h) { head(m, h); });
 }
