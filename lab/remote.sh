@@ -23,7 +23,7 @@ echo "gpus $gpus cores $(nproc) unpacked after $(spent) s: $(ls $data/corpus | g
 left=$(( seconds - $(spent) ))
 timeout -k 5 $(( left + 30 )) python3 -m torch.distributed.run --nproc_per_node=$gpus -m lab.train --seconds $left --plan-to $plan \
   --data $data --out $data/run --probe "$@" 2>&1 | grep --line-buffered -v -i -E "warning|warn\(" | tee $data/run/output.txt
-tar -C $data/run -cf $OUT/logs.tar output.txt curve.jsonl state.json $(cd $data/run; ls probe-*.json 2>/dev/null)
+tar -C $data/run -cf $OUT/logs.tar output.txt curve.jsonl state.json $(cd $data/run; ls probe-*.json profile.txt 2>/dev/null)
 tar -C $data/run -cf - weights.safetensors state.json | python3 -m lab.unpack --pack $data/run/weights.tar.zst
 python3 -m lab.export split $data/run/weights.tar.zst $OUT  # python -m lab.export join FOLDER weights.tar.zst
 if [ -n "${CACHE:-}" ]; then

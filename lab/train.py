@@ -42,6 +42,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--weights", type=Path, help="begin with these where there is no checkpoint; state.json beside")
     parser.add_argument("--eager", action="store_true")
     parser.add_argument("--probe", action="store_true", help="measure on what is held out, at the end")
+    parser.add_argument("--profile", action="store_true", help="where the time of four steps goes: OUT/profile.txt")
     return parser.parse_args()
 
 
@@ -118,10 +119,13 @@ def train(args, net, optimiser, stream, progress, state: State, device) -> None:
     )
     log = Log(args.out / "curve.jsonl", state) if rank == 0 else None
     first, saved = state.step, time.time()
+    profile = profiler(args.out) if args.profile and rank == 0 else None
     while not clock.over():
         report, loads = one_step(net, next(stream), device)
         optimiser.step(rate_at(state.plan, state.step - state.warm_from))
         state.step, state.tokens = state.step + 1, state.tokens + args.tokens * world
+        if profile:
+            profile.step()
         if state.step == first + SETTLED:
             clock.begin()
         if state.step >= first + SETTLED or args.steps:
@@ -136,6 +140,19 @@ def train(args, net, optimiser, stream, progress, state: State, device) -> None:
         save(net, optimiser, state, args.out)
         memory = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else 0
         print(f"done: {state}, {time.time() - BORN:.0f} s, {memory:.1f} GiB", flush=True)
+
+
+def profiler(out: Path) -> torch.profiler.profile:
+    """Started. After a few steps it writes how long kernels and their launching took in four, longest first."""
+
+    def write(found: torch.profiler.profile) -> None:
+        key = "self_device_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
+        (out / "profile.txt").write_text(found.key_averages().table(sort_by=key, row_limit=60))
+
+    schedule = torch.profiler.schedule(skip_first=SETTLED, wait=5, warmup=1, active=4, repeat=1)
+    made = torch.profiler.profile(schedule=schedule, on_trace_ready=write)
+    made.start()
+    return made
 
 
 class Log:

@@ -94,6 +94,11 @@ def test_two_processes_go_on_where_they_stopped(data: Path, stopped: Path):
     assert len(probed[0] | probed[1]) == len(probe.TASKS)
 
 
+def test_where_the_time_of_a_step_goes_is_written_down(data: Path, tmp_path: Path):
+    train(data, tmp_path, 1, "--steps", "14", "--plan-to", "0.1", "--profile")
+    assert "Self CPU" in (tmp_path / "profile.txt").read_text()
+
+
 def test_a_checkpoint_gives_back_weights_and_moments(tmp_path: Path):
     config = read_config(ROOT / "lab/shape.json") | TINY
     nets = [Net(config, torch.float32) for _ in range(2)]
