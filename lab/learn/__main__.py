@@ -1,7 +1,7 @@
 """Learn again what the agent weighs by; see the module of each name for how.
 
 python -m lab.learn summaries [--n CHAPTERS OF A SET] [--asked CHAPTERS] [--seed S]
-python -m lab.learn functions [--n DESCRIPTIONS OF A PACKAGE] [--asked DESCRIPTIONS] [--seed S] [--keep-words]
+python -m lab.learn functions [--n DESCRIPTIONS OF A PACKAGE] [--asked DESCRIPTIONS] [--seed S] [--only-model]
 """
 
 import argparse
@@ -20,14 +20,16 @@ def main() -> None:
     two = names.add_parser("functions", help="services/agent/words.npz and find.json")
     two.add_argument("--n", type=int, default=40, help="descriptions of each package")
     two.add_argument("--asked", type=int, default=120, help="put to the model; 0: keep its weight")
-    two.add_argument("--keep-words", action="store_true", help="learn the weights only")
+    two.add_argument("--only-model", action="store_true", help="learn the model's weight only")
     for name in (one, two):
         name.add_argument("--seed", type=int, default=7)
     asked = parser.parse_args()
     if asked.name == "summaries":
         summaries.learn(asked.n, asked.asked, asked.seed)
+    elif asked.only_model:
+        functions.learn_model(asked.asked, asked.seed)
     else:
-        functions.learn(asked.n, asked.asked, asked.seed, words=not asked.keep_words)
+        functions.learn(asked.n, asked.asked, asked.seed)
 
 
 if __name__ == "__main__":

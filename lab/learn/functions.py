@@ -1,17 +1,21 @@
 """What services/agent/repo.py ranks a repository's definitions by: words.npz, then the weights in find.json.
 
-Words: from the pack's `train` repositories (lab/learn/words.py). Weights: from Python packages of this environment that
-are in no part of the pack and are not measured on, so from repositories that the words have not seen. Weights make the
-described function likeliest among the repository's definitions (softmax, cross-entropy, ridge). Printed: how often the
-described function is among the first 1, 5, 10, by packages left out (five folds), for plain BM25, without and with
-the words. Last, how far the model's word moves the odds: one number that makes the described function likeliest among
-the candidates, over `--asked` descriptions that are put to the model as the product does (0 keeps the number there is).
+Words: from the described functions of the pack's `train` repositories and of Python packages of this environment that
+are in no part of the pack and not measured on (lab/learn/words.py). Weights: from some of these packages; they make the
+described function likeliest among the repository's definitions (softmax, cross-entropy, ridge). So that a package is
+never weighed by words that it taught, packages are in five folds, with words for each from all the others.
+
+Printed: how often the described function is among the first 1, 5, 10, by words and weights of the other folds, for
+plain BM25, without and with the words. Last, how far the model's word moves the odds: one number that makes the
+described function likeliest among the candidates, over `--asked` descriptions that are put to the model as the product
+does (0 keeps the number there is; `--only-model` learns this one again and nothing else).
 """
 
 import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -25,7 +29,7 @@ from lab.learn.words import Pair, learn_words
 from lab.pack import rows
 from services.agent.answer import ANSWER_TOKENS
 from services.agent.copied import numbers
-from services.agent.meaning import TABLE, table
+from services.agent.meaning import TABLE, Table, table
 from services.agent.model import say, special
 from services.agent.repo import MODEL, WEIGHTS, Candidate, candidates, learned, pointed_at, prompt, weights
 from services.agent.symbols import SEEN, SymbolIndex, asked, fields
@@ -52,29 +56,54 @@ class Example:
     bm25: int  # its place by plain BM25
 
 
-def learn(n: int, asked: int, seed: int, words: bool) -> None:
-    if words:
-        learn_words(list(pairs_of_pack())).save(TABLE)
-        table.cache_clear()
-    examples = [example for package in PACKAGES for example in of_package(package, n, seed)]
-    report(examples)
+def learn(n: int, asked: int, seed: int) -> None:
+    examples = learn_by_folds(n, seed)
     named = dict(zip(SEEN, fitted(examples, list(range(len(SEEN)))).tolist(), strict=True))
     command = f"python -m lab.learn functions --n {n} --asked {asked} --seed {seed}"
     origin = {"command": command, "descriptions": len(examples), "packages": sorted({e.package for e in examples})}
-    store(named | {MODEL: learned().get(MODEL, 0.0)}, origin)
+    store({"weights": named | {MODEL: learned().get(MODEL, 0.0)}} | origin)
     if asked:
-        store(named | {MODEL: lift_of_model(asked, seed)}, origin)
+        learn_model(asked, seed)
 
 
-def store(named: dict[str, float], origin: dict) -> None:
-    rounded = {name: round(weight, 4) for name, weight in named.items()}
-    WEIGHTS.write_text(json.dumps({"weights": rounded} | origin, indent=1) + "\n")
+def learn_model(asked: int, seed: int) -> None:
+    made = json.loads(WEIGHTS.read_text())
+    made["weights"][MODEL] = lift_of_model(asked, seed)
+    store(made | {"model": f"python -m lab.learn functions --only-model --asked {asked} --seed {seed}"})
+
+
+def learn_by_folds(n: int, seed: int) -> list[Example]:
+    """Each package's examples by words of the others; then the words of all, stored."""
+    taught = {package: pairs(*installed(package)) for package in PACKAGES}
+    pack, examples = pairs_of_pack(), []
+    for fold in range(FOLDS):
+        mine = [package for package in PACKAGES if folds()[package] == fold]
+        others = [rows for package, rows in taught.items() if package not in mine]
+        examples += examples_of(mine, n, seed, learn_words([*pack, *others]))
+    report(examples)
+    learn_words([*pack, *taught.values()]).save(TABLE)
+    table.cache_clear()
+    return examples
+
+
+@lru_cache(maxsize=1)
+def folds() -> dict[str, int]:
+    return {package: n % FOLDS for n, package in enumerate(random.Random(1).sample(PACKAGES, len(PACKAGES)))}
+
+
+def examples_of(packages: Sequence[str], n: int, seed: int, words: Table) -> list[Example]:
+    return [example for package in packages for example in of_package(package, n, seed, words)]
+
+
+def store(made: dict) -> None:
+    rounded = {name: round(weight, 4) for name, weight in made["weights"].items()}
+    WEIGHTS.write_text(json.dumps(made | {"weights": rounded}, indent=1) + "\n")
     weights.cache_clear()
     learned.cache_clear()
 
 
 def lift_of_model(asked: int, seed: int) -> float:
-    """Over descriptions whose function is among the candidates. Weights and words are those just stored."""
+    """Over descriptions whose function is among the candidates. Weights and words are those stored."""
     views = {package: installed(package) for package in PACKAGES}
     cases = [case for _, found in views.values() for case in found]
     picked = random.Random(seed).sample(cases, min(asked, len(cases)))
@@ -118,8 +147,8 @@ def pairs_of_pack() -> list[list[Pair]]:
 
 
 def pairs(view: SourceView, cases: Sequence[Case]) -> list[Pair]:
-    numbers = places(view)
-    found = [(case, view.symbols[numbers[case.place]]) for case in cases if case.place in numbers]
+    numbered = places(view)
+    found = [(case, view.symbols[numbered[case.place]]) for case in cases if case.place in numbered]
     return [(asked(case.description), list(fields(view, symbol).values())) for case, symbol in found]
 
 
@@ -127,14 +156,14 @@ def places(view: SourceView) -> dict[Place, int]:
     return {(s.path, Candidate(view, s, 0.0).line()): n for n, s in enumerate(view.symbols)}
 
 
-def of_package(package: str, n: int, seed: int) -> list[Example]:
+def of_package(package: str, n: int, seed: int, words: Table) -> list[Example]:
     if package in INSTALLED:
         raise ValueError(f"{package} is measured on (lab.eval functions): not for learning")
     view, cases = installed(package)
-    numbers, index = places(view), SymbolIndex(view)
-    known = [case for case in cases if case.place in numbers]
+    numbered, index = places(view), SymbolIndex(view, words)
+    known = [case for case in cases if case.place in numbered]
     picked = random.Random(seed).sample(known, min(n, len(known)))
-    return [example(view, index, case, numbers[case.place]) for case in picked]
+    return [example(view, index, case, numbered[case.place]) for case in picked]
 
 
 def example(view: SourceView, index: SymbolIndex, case: Case, right: int) -> Example:
@@ -177,9 +206,7 @@ def report(examples: Sequence[Example]) -> None:
 
 def left_out(examples: Sequence[Example], columns: Sequence[int]) -> list[int]:
     """The described function's place among its rivals, by weights of the other folds' packages."""
-    packages = sorted({e.package for e in examples})
-    random.Random(1).shuffle(packages)
-    fold = {package: n % FOLDS for n, package in enumerate(packages)}
+    fold = folds()
     made = [fitted([e for e in examples if fold[e.package] != n], columns) for n in range(FOLDS)]
     return [place(e, made[fold[e.package]], columns) for e in examples]
 

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from services.agent.meaning import Meanings, table
+from services.agent.meaning import Meanings, Table, table
 from services.agent.retrieve import analyser, terms
 from services.agent.types import SourceView
 from services.ingest.types import Symbol
@@ -78,7 +78,7 @@ class Postings:
 class SymbolIndex:
     """Of one view; `seen` is a table [symbols, len(SEEN)]."""
 
-    def __init__(self, view: SourceView):
+    def __init__(self, view: SourceView, words: Table | None = None):
         rows = [fields(view, symbol) for symbol in view.symbols]
         self.size = len(rows)
         self.postings = {field: Postings([row[field] for row in rows]) for field in FIELDS}
@@ -87,7 +87,7 @@ class SymbolIndex:
         self.name_rarity = np.array([sum(map(self.rarity, set(row["name"]))) for row in rows])
         self.around = around(view.symbols)
         self.fixed = fixed(view)
-        self.meanings = Meanings(table(), [list(row.values()) for row in rows])
+        self.meanings = Meanings(words or table(), [list(row.values()) for row in rows])
 
     def rarity(self, stem: str) -> float:
         return math.log(1 + (self.size - self.spread[stem] + 0.5) / (self.spread[stem] + 0.5))

@@ -9,7 +9,7 @@ from lab.eval.functions import INSTALLED
 from lab.learn import functions, summaries
 from lab.learn.functions import PACKAGES, Example, left_out, of_package
 from lab.learn.words import learn_words
-from services.agent.meaning import Meanings
+from services.agent.meaning import Meanings, table
 
 
 def test_the_target_of_a_sentence_by_hand() -> None:
@@ -34,7 +34,7 @@ def examples() -> list[Example]:
     for n in range(200):
         seen = rng.normal(size=(12, 3)).astype(np.float32)
         order = np.argsort(seen[:, 1])
-        out.append(Example(f"package {n % 10}", seen[order], False, 0))
+        out.append(Example(PACKAGES[n % 10], seen[order], False, 0))
     return out
 
 
@@ -48,11 +48,11 @@ def test_weights_make_the_described_function_the_likeliest() -> None:
 def test_what_is_measured_is_not_learned_from() -> None:
     assert not set(PACKAGES) & set(INSTALLED)
     with pytest.raises(ValueError, match="measured"):
-        of_package(INSTALLED[0], 1, 1)
+        of_package(INSTALLED[0], 1, 1, table())
 
 
 def test_an_example_has_the_described_one_last() -> None:
-    made = of_package("pluggy", 5, 1)
+    made = of_package("pluggy", 5, 1, table())
     assert len(made) == 5 and all(len(e.seen) > 50 and e.bm25 >= 0 for e in made)
     assert sum(e.seen[-1, 0] > np.median(e.seen[:, 0]) for e in made) >= 3
 
