@@ -27,34 +27,53 @@ float* scratch(int64_t size) {
     return memory.data();
 }
 
-/// 32 inner units of one expert, of all its rows: hidden = weight · SiLU(gate) · up.
-void inner_units(const Visit& visit, int64_t panel) {
+/// The inner units of `panels` panels of one expert, of all its rows: hidden = weight · SiLU(gate) · up.
+void inner_units(const Visit& visit, int64_t panel, int64_t panels) {
     thread_local std::vector<float> gates;
     thread_local std::vector<float*> gate_rows, up_rows;
-    int64_t count = visit.x.size(), first = panel * 32, units = std::min<int64_t>(32, visit.inner() - first);
-    if (int64_t(gates.size()) < count * 32) gates.resize(count * 32);
+    int64_t count = visit.x.size(), most = panels * 32, first = panel * 32;
+    int64_t units = std::min(most, visit.inner() - first);
+    if (int64_t(gates.size()) < count * most) gates.resize(count * most);
     gate_rows.resize(count), up_rows.resize(count);
     for (int64_t i = 0; i < count; i++) {
-        gate_rows[i] = gates.data() + i * 32 - first;  // a product's rows are named by their column 0
+        gate_rows[i] = gates.data() + i * most - first;  // a product's rows are named by their column 0
         up_rows[i] = visit.hidden + i * visit.inner();
     }
-    multiply_panel({visit.x.data(), gate_rows.data(), count}, visit.expert->gate, panel, false);
-    multiply_panel({visit.x.data(), up_rows.data(), count}, visit.expert->up, panel, false);
+    multiply_panels({visit.x.data(), gate_rows.data(), count}, visit.expert->gate, panel, panels, false);
+    multiply_panels({visit.x.data(), up_rows.data(), count}, visit.expert->up, panel, panels, false);
     for (int64_t i = 0; i < count; i++)
         for (int64_t u = 0; u < units; u += LANES) {
             int n = int(std::min<int64_t>(LANES, units - u));
             float* at = up_rows[i] + first + u;
-            Vec gate = load_first(gates.data() + i * 32 + u, n);
+            Vec gate = load_first(gates.data() + i * most + u, n);
             store_first(at, gate * sigmoid(gate) * load_first(at, n) * set1(visit.weight[i]), n);
         }
 }
 
-void add_outputs(const Visit& visit, int64_t panel) {
+void add_outputs(const Visit& visit, int64_t panel, int64_t panels) {
     thread_local std::vector<const float*> hidden;
     int64_t count = visit.x.size();
     hidden.resize(count);
     for (int64_t i = 0; i < count; i++) hidden[i] = visit.hidden + i * visit.inner();
-    multiply_panel({hidden.data(), visit.y.data(), count}, visit.expert->down, panel, true);
+    multiply_panels({hidden.data(), visit.y.data(), count}, visit.expert->down, panel, panels, true);
+}
+
+/// The rows of every expert that has some.
+std::vector<Visit> visits_of(const float* x, int64_t ld_x, int64_t rows, const int64_t* indices, const float* weights,
+                             int64_t top_k, const Expert* experts, int64_t count, int64_t shared, float* y,
+                             int64_t ld_y) {
+    std::vector<Visit> visits(count + (shared ? 1 : 0));
+    auto add = [&](int64_t e, int64_t row, float weight) {
+        Visit& visit = visits[e];
+        visit.x.push_back(x + row * ld_x), visit.y.push_back(y + row * ld_y), visit.weight.push_back(weight);
+    };
+    for (int64_t row = 0; row < rows; row++) {
+        for (int64_t i = 0; i < top_k; i++) add(indices[row * top_k + i], row, weights[row * top_k + i]);
+        if (shared) add(count, row, 1.0f);
+    }
+    for (size_t e = 0; e < visits.size(); e++) visits[e].expert = experts + e;
+    std::erase_if(visits, [](const Visit& visit) { return visit.x.empty(); });
+    return visits;
 }
 
 void score(const float* x, int64_t width, const float* router, const float* bias, int64_t experts, bool bias_in_weights,
@@ -102,29 +121,19 @@ extern "C" void shiori_route(const float* x, int64_t ld_x, int64_t rows, int64_t
 extern "C" void shiori_experts(const float* x, int64_t ld_x, int64_t rows, const int64_t* indices, const float* weights,
                                int64_t top_k, const Expert* experts, int64_t count, int64_t shared, float* y,
                                int64_t ld_y) {
-    std::vector<Visit> visits;
-    int64_t size = 0;
-    for (int64_t e = 0; e < count + (shared ? 1 : 0); e++) {
-        Visit visit{&experts[e], {}, {}, {}, nullptr};
-        auto add = [&](int64_t row, float weight) {
-            visit.x.push_back(x + row * ld_x), visit.y.push_back(y + row * ld_y), visit.weight.push_back(weight);
-        };
-        for (int64_t row = 0; row < rows; row++) {
-            if (e == count) add(row, 1.0f);
-            else for (int64_t i = 0; i < top_k; i++)
-                if (indices[row * top_k + i] == e) add(row, weights[row * top_k + i]);
-        }
-        if (!visit.x.empty()) size += visit.x.size() * visit.inner(), visits.push_back(std::move(visit));
-    }
+    auto visits = visits_of(x, ld_x, rows, indices, weights, top_k, experts, count, shared, y, ld_y);
     if (visits.empty()) return;
+    int64_t size = 0, width = visits[0].expert->down.columns, group = panels_a_task(rows);
+    for (auto& visit : visits) size += visit.x.size() * visit.inner();
     float* hidden = scratch(size);
     std::vector<std::pair<const Visit*, int64_t>> tasks;
     for (auto& visit : visits) {
         visit.hidden = hidden, hidden += visit.x.size() * visit.inner();
-        for (int64_t panel = 0; panel < panels_of(visit.inner()); panel++) tasks.emplace_back(&visit, panel);
+        for (int64_t panel = 0; panel < panels_of(visit.inner()); panel += group) tasks.emplace_back(&visit, panel);
     }
-    parallel_if_worth(size * visits[0].expert->gate.depth * 2, int(tasks.size()), [&](int i) { inner_units(*tasks[i].first, tasks[i].second); });
-    parallel_if_worth(size * visits[0].expert->down.columns, int(panels_of(visits[0].expert->down.columns)), [&](int panel) {  // a column is one task's: no races
-        for (auto& visit : visits) add_outputs(visit, panel);
+    parallel_if_worth(2 * size * width, int(tasks.size()),
+                      [&](int i) { inner_units(*tasks[i].first, tasks[i].second, group); });
+    parallel_if_worth(size * width, int(tasks_of(width, rows)), [&](int task) {  // a column is one task's: no races
+        for (auto& visit : visits) add_outputs(visit, task * group, group);
     });
 }

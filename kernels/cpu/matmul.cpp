@@ -13,7 +13,6 @@
 namespace {
 
 constexpr int64_t MANY = 2 * TILE_ROWS;  // rows from which on it pays to widen a panel first
-constexpr int64_t WIDE = 4;              // panels that a single row meets at once: enough sums to hide an FMA's latency
 
 void put(float* y, Vec value, int64_t room, bool add) {
     if (room >= LANES) {
@@ -62,7 +61,7 @@ const float* widened(const uint16_t* panel, int64_t count) {
     return scratch.data();
 }
 
-/// A single row against `count` <= WIDE panels at once.
+/// A single row against several panels at once: enough sums to hide an FMA's latency, streams enough for the memory.
 template <int COUNT, class T>
 void one_row(const float* x, float* y, const T* panels, const Panels& w, int64_t number, bool add) {
     Vec sums[COUNT][2];
@@ -81,19 +80,17 @@ void one_row(const float* x, float* y, const T* panels, const Panels& w, int64_t
 }
 
 template <class T>
-void one_row_wide(const float* x, float* y, const Panels& w, int64_t number, bool add) {
+void one_row_wide(const Rows& rows, const Panels& w, int64_t number, int64_t count, bool add) {
     const T* panels = static_cast<const T*>(w.data) + number * w.depth * PANEL;
-    switch (std::min(WIDE, panels_of(w.columns) - number)) {
-        case 4: return one_row<4>(x, y, panels, w, number, add);
-        case 3: return one_row<3>(x, y, panels, w, number, add);
-        case 2: return one_row<2>(x, y, panels, w, number, add);
-        default: return one_row<1>(x, y, panels, w, number, add);
+    switch (count) {
+        case 4: return one_row<4>(rows.x[0], rows.y[0], panels, w, number, add);
+        case 3: return one_row<3>(rows.x[0], rows.y[0], panels, w, number, add);
+        case 2: return one_row<2>(rows.x[0], rows.y[0], panels, w, number, add);
+        default: return one_row<1>(rows.x[0], rows.y[0], panels, w, number, add);
     }
 }
 
-}  // namespace
-
-void multiply_panel(const Rows& rows, const Panels& w, int64_t number, bool add) {
+void one_panel(const Rows& rows, const Panels& w, int64_t number, bool add) {
     int64_t size = w.depth * PANEL;
     if (!w.bf16) return all_rows(rows, static_cast<const float*>(w.data) + number * size, w, number, add);
     const uint16_t* panel = static_cast<const uint16_t*>(w.data) + number * size;
@@ -101,21 +98,25 @@ void multiply_panel(const Rows& rows, const Panels& w, int64_t number, bool add)
     all_rows(rows, panel, w, number, add);
 }
 
+}  // namespace
+
+void multiply_panels(const Rows& rows, const Panels& w, int64_t first, int64_t count, bool add) {
+    count = std::min(count, panels_of(w.columns) - first);
+    if (rows.count == 1 && w.bf16) return one_row_wide<uint16_t>(rows, w, first, count, add);
+    if (rows.count == 1) return one_row_wide<float>(rows, w, first, count, add);
+    for (int64_t panel = first; panel < first + count; panel++) one_panel(rows, w, panel, add);
+}
+
 /// y [rows, columns] = x [rows, depth] Wᵀ, or += with `add`. ld_x, ld_y: floats between rows.
 extern "C" void shiori_matmul(const float* x, int64_t ld_x, int64_t rows, const Panels* w, float* y, int64_t ld_y,
                               int64_t add) {
-    int64_t panels = panels_of(w->columns), work = rows * w->depth * w->columns;
-    if (rows == 1) {
-        parallel_if_worth(work, int((panels + WIDE - 1) / WIDE), [&](int group) {
-            if (w->bf16) one_row_wide<uint16_t>(x, y, *w, group * WIDE, add);
-            else one_row_wide<float>(x, y, *w, group * WIDE, add);
-        });
-        return;
-    }
     std::vector<const float*> from(rows);
     std::vector<float*> to(rows);
     for (int64_t i = 0; i < rows; i++) from[i] = x + i * ld_x, to[i] = y + i * ld_y;
-    parallel_if_worth(work, int(panels), [&](int panel) { multiply_panel({from.data(), to.data(), rows}, *w, panel, add); });
+    Rows all{from.data(), to.data(), rows};
+    int64_t group = panels_a_task(rows);
+    parallel_if_worth(rows * w->depth * w->columns, int(tasks_of(w->columns, rows)),
+                      [&](int task) { multiply_panels(all, *w, task * group, group, add); });
 }
 
 /// Lays w [columns, depth] fp32 out in panels. bf16: keeps the upper halves, which must be all there is of a number.

@@ -16,7 +16,14 @@ struct Rows {
     int64_t count;
 };
 
-/// One panel's 32 columns (fewer in the last) for all rows: y = x W, or y += x W. Runs in the calling thread.
-void multiply_panel(const Rows& rows, const Panels& w, int64_t panel, bool add);
-
 inline int64_t panels_of(int64_t columns) { return (columns + 31) / 32; }
+
+/// So many panels make a task of a call with so many rows: for a single row several, read side by side.
+inline int64_t panels_a_task(int64_t rows) { return rows == 1 ? 4 : 1; }
+inline int64_t tasks_of(int64_t columns, int64_t rows) {
+    return (panels_of(columns) + panels_a_task(rows) - 1) / panels_a_task(rows);
+}
+
+/// The columns of the panels first ... first + count - 1 (those that there are; count <= 4) for all rows: y = x W, or
+/// y += x W. Runs in the calling thread.
+void multiply_panels(const Rows& rows, const Panels& w, int64_t first, int64_t count, bool add);

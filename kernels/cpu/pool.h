@@ -7,7 +7,7 @@
 void parallel(int count, const std::function<void(int)>& task);
 
 /// Waking a thread takes some microseconds: what is done sooner is done here. ``work``: multiply-adds of all tasks.
-constexpr long WORTH_SHARING = 300'000;
+constexpr long WORTH_SHARING = 100'000;
 inline void parallel_if_worth(long work, int count, const std::function<void(int)>& task) {
     if (work >= WORTH_SHARING) return parallel(count, task);
     for (int i = 0; i < count; i++) task(i);
