@@ -96,7 +96,7 @@ def test_it_learns_and_says_so(unbroken: Path) -> None:
 
 def test_what_it_writes_is_a_model_for_the_engine_and_another_one(unbroken: Path, tiny: Path) -> None:
     model = unbroken / "model"
-    assert load_model(model).head.shape == (16384, 64)
+    assert load_model(model, compiled_kernels=False).head.weight.shape == (16384, 64)
     tokenizer = load_tokenizer(model, 16384)
     assert fingerprint(model, tokenizer, {}) != fingerprint(tiny, tokenizer, {})
     assert not (unbroken / checkpoint.NAME).exists(), "what is of no more use is cleared away"
