@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
@@ -136,19 +137,24 @@ class Audit:
             yield from self._verify_while_there(tenant, name, seen)
 
     def _verify_while_there(self, tenant: str, session: str, seen: set[str]) -> Iterator[Finding]:
-        """The same, of a session that may be deleted or go on meanwhile: what it no longer names is not missing."""
-        heads, gone = self._vault.heads, []
-        dump = heads.dump(tenant, session)
-        with suppress(errors.NotFound):
-            for finding in self._verify(tenant, session, seen):
-                if finding.what == "missing":
-                    gone.append(finding)
-                else:
-                    yield finding
-        if gone and heads.dump(tenant, session) != dump:
-            yield from self._verify_while_there(tenant, session, seen - {finding.block for finding in gone})
-        else:
-            yield from gone
+        """The same, of a session that may be deleted or move on meanwhile: what it no longer names is not missing."""
+        while True:
+            known, faults, named = set(seen), list[Finding](), self._named(tenant, session)
+            with suppress(errors.NotFound):
+                for finding in self._verify(tenant, session, known):
+                    if finding.what:
+                        faults.append(finding)
+                    else:
+                        yield finding
+            if named == self._named(tenant, session) or not any(fault.what == "missing" for fault in faults):
+                break
+        seen |= known
+        yield from faults
+
+    def _named(self, tenant: str, session: str) -> tuple[Any, ...]:
+        """What a session names, as it lies in Redis."""
+        dump = self._vault.heads.dump(tenant, session)
+        return dump["head"].get("manifest"), dump["marks"], dump["hist"]
 
     def _verify(self, tenant: str, session: str, seen: set[str]) -> Iterator[Finding]:
         try:

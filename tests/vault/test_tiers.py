@@ -10,6 +10,7 @@ from services import errors
 from services.vault.audit import Audit
 from services.vault.keeper import Keeper
 from services.vault.keys import KeyProblem
+from services.vault.names import tenant_key
 from tests.vault.making import EMPTY, blocks, draft, make, opened, whole
 
 
@@ -122,6 +123,22 @@ def test_what_is_deleted_while_all_is_verified_is_not_missing(keeper: Keeper, mo
     assert not [finding for finding in audit.verify("t") if finding.what]
     with pytest.raises(errors.NotFound):
         list(audit.verify("t", "s1"))
+
+
+def test_a_missing_block_of_a_session_in_use_is_told_once(
+    keeper: Keeper, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper.vault.commit("t", opened(keeper.vault), draft(EMPTY, 700))
+    client.delete(blocks(client)[0])
+    audit = Audit(keeper, "memory")
+    copies = audit._copies
+
+    def in_use(*arguments: str) -> dict[str, bytes | None]:
+        client.hincrby(tenant_key("t", "head", "s"), "used_ms", 1)
+        return copies(*arguments)
+
+    monkeypatch.setattr(audit, "_copies", in_use)
+    assert [finding.what for finding in audit.verify("t") if finding.what] == ["missing"]
 
 
 def test_idle_sessions_are_copied_and_then_moved_by_the_rounds(
