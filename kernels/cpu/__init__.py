@@ -4,4 +4,4 @@ What a row becomes depends on that row and on what stands before it in its seque
 on where a sequence was cut into calls, on threads, or on the instruction set. docs/decisions/0005 has the reasons.
 """
 
-REVISION = "c1"  # changes whenever a result may change by a bit; part of every reading's fingerprint
+REVISION = "c2"  # changes whenever a result may change by a bit; part of every reading's fingerprint

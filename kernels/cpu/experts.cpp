@@ -46,7 +46,7 @@ void inner_units(const Visit& visit, int64_t panel, int64_t panels) {
             int n = int(std::min<int64_t>(LANES, units - u));
             float* at = up_rows[i] + first + u;
             Vec gate = load_first(gates.data() + i * most + u, n);
-            store_first(at, gate * sigmoid(gate) * load_first(at, n) * set1(visit.weight[i]), n);
+            store_first(at, silu(gate) * load_first(at, n) * set1(visit.weight[i]), n);
         }
 }
 

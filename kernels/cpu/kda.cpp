@@ -58,8 +58,6 @@ inline Vec convolved(const Mixer& m, int64_t t, int64_t c) {
     return y;
 }
 
-inline Vec silu(Vec x) { return x / (set1(1.0f) + exp(zero() - x)); }
-
 /// x = scale x / sqrt(squares + 1e-6)
 inline void normalise(float* x, int64_t K, Vec squares, float scale) {
     const Vec factor = set1(scale / std::sqrt(sum(squares) + 1e-6f));

@@ -37,21 +37,11 @@ void some_rows(const float* const* x, float* const* y, const T* panel, int64_t d
     }
 }
 
-template <int ROWS, class T>
-void left_rows(int64_t left, const float* const* x, float* const* y, const T* panel, int64_t depth, int64_t first,
-               int64_t columns, bool add) {
-    if constexpr (ROWS > 0) {
-        if (left == ROWS) return some_rows<ROWS>(x, y, panel, depth, first, columns, add);
-        left_rows<ROWS - 1>(left, x, y, panel, depth, first, columns, add);
-    }
-}
-
 template <class T>
 void all_rows(const Rows& rows, const T* panel, const Panels& w, int64_t number, bool add) {
-    int64_t done = 0, first = number * PANEL;
-    for (; done + TILE_ROWS <= rows.count; done += TILE_ROWS)
-        some_rows<TILE_ROWS>(rows.x + done, rows.y + done, panel, w.depth, first, w.columns, add);
-    left_rows<TILE_ROWS - 1>(rows.count - done, rows.x + done, rows.y + done, panel, w.depth, first, w.columns, add);
+    in_tiles(rows.count, [&](auto count, int64_t done) {
+        some_rows<count>(rows.x + done, rows.y + done, panel, w.depth, number * PANEL, w.columns, add);
+    });
 }
 
 const float* widened(const uint16_t* panel, int64_t count) {

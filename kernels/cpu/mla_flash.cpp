@@ -28,15 +28,6 @@ void some_rows(const float* const* x, const float* panel, int64_t depth, float* 
     }
 }
 
-template <int ROWS>
-void left_rows(int64_t left, const float* const* x, const float* panel, int64_t depth, float* y, int64_t ld_y,
-               bool go_on) {
-    if constexpr (ROWS > 0) {
-        if (left == ROWS) return some_rows<ROWS>(x, panel, depth, y, ld_y, go_on);
-        left_rows<ROWS - 1>(left, x, panel, depth, y, ld_y, go_on);
-    }
-}
-
 /// acc += weights · values. The step's sum begins at zero: one chain over a million keys would lose digits.
 void add_values(const float* weights, const Group& group, const Keys& keys) {
     thread_local std::vector<float> scratch;
@@ -77,10 +68,9 @@ void fade(const State& row, float top) {
 
 void product(const float* const* x, int64_t rows, const float* panel, int64_t depth, float* y, int64_t ld_y,
              bool go_on) {
-    int64_t done = 0;
-    for (; done + TILE_ROWS <= rows; done += TILE_ROWS)
-        some_rows<TILE_ROWS>(x + done, panel, depth, y + done * ld_y, ld_y, go_on);
-    left_rows<TILE_ROWS - 1>(rows - done, x + done, panel, depth, y + done * ld_y, ld_y, go_on);
+    in_tiles(rows, [&](auto count, int64_t done) {
+        some_rows<count>(x + done, panel, depth, y + done * ld_y, ld_y, go_on);
+    });
 }
 
 void product(const float* x, int64_t ld_x, int64_t rows, const float* panel, int64_t depth, float* y, int64_t ld_y,

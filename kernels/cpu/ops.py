@@ -40,40 +40,11 @@ def matmul(x: Tensor, w: Matrix) -> Tensor:
     return y
 
 
-def add_matmul(y: Tensor, x: Tensor, w: Matrix) -> None:
-    """y [T,out] += x · Wᵀ."""
-    call("matmul", x.data_ptr(), x.stride(0), x.shape[0], w.c, y.data_ptr(), y.stride(0), 1)
-
-
-def rms_norm(x: Tensor, weight: Tensor, eps: float, out: Tensor | None = None) -> Tensor:
-    """kernels.norm.rms_norm of x [T,D], D a multiple of 16; ``out`` may be x."""
-    y = torch.empty_like(x) if out is None else out
-    rows, width = x.shape
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """kernels.norm.rms_norm of x [T,D], D a multiple of 16."""
+    y, (rows, width) = x.new_empty(x.shape), x.shape
     call("rms_norm", x.data_ptr(), x.stride(0), rows, width, weight.data_ptr(), eps, y.data_ptr(), y.stride(0))
     return y
-
-
-@dataclass(frozen=True)
-class Router:
-    """kernels.moe.route's arguments; D a multiple of 16."""
-
-    weight: Tensor  # [E, D]
-    bias: Tensor  # [E]
-    top_k: int
-    scale: float
-    renormalize: bool
-    bias_in_weights: bool
-
-    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x [T,D] -> indices [T,k] int64, weights [T,k]. Of equal scores the lower number comes first."""
-        rows, (count, width) = x.shape[0], self.weight.shape
-        indices = torch.empty(rows, self.top_k, dtype=torch.int64)
-        weights = x.new_empty(rows, self.top_k)
-        call(
-            "route", x.data_ptr(), x.stride(0), rows, width, self.weight.data_ptr(), self.bias.data_ptr(), count,
-            self.top_k, self.scale, self.renormalize, self.bias_in_weights, indices.data_ptr(), weights.data_ptr(),
-        )  # fmt: skip
-        return indices, weights
 
 
 @dataclass(frozen=True)
@@ -89,13 +60,6 @@ class Experts:
         packed = tuple(tuple(map(pack, expert)) for expert in [*routed, shared])
         array = (lib.Expert * len(packed))(*(lib.Expert(*(matrix.c for matrix in expert)) for expert in packed))
         return cls(packed, len(routed), array)
-
-    def add(self, y: Tensor, x: Tensor, indices: Tensor, weights: Tensor) -> None:
-        """y [T,D] += what the chosen experts and the shared one make of x [T,D]; indices, weights [T,k]: see Router."""
-        call(
-            "experts", x.data_ptr(), x.stride(0), x.shape[0], indices.data_ptr(), weights.data_ptr(), indices.shape[1],
-            self.c, self.routed, 1, y.data_ptr(), y.stride(0),
-        )  # fmt: skip
 
 
 def set_threads(count: int) -> None:

@@ -4,6 +4,8 @@
 // shape, whatever rows lie beside it, a row's result has the same bits.
 #pragma once
 
+#include <type_traits>
+
 #include "vec.h"
 
 constexpr int PANEL = 32;  // columns of a panel, [depth][PANEL]; the last panel of a matrix is filled up with zeros
@@ -36,4 +38,20 @@ template <int ROWS, int VECS>
 inline void clear(Vec (&sums)[ROWS][VECS]) {
     for (auto& row : sums)
         for (auto& x : row) x = zero();
+}
+
+template <int ROWS, class F>
+inline void last_tile(int64_t left, int64_t done, const F& f) {
+    if constexpr (ROWS > 0) {
+        if (left == ROWS) return f(std::integral_constant<int, ROWS>{}, done);
+        last_tile<ROWS - 1>(left, done, f);
+    }
+}
+
+/// Cuts rows into tiles: f(a tile's number of rows, known to the compiler; the rows before it).
+template <class F>
+inline void in_tiles(int64_t rows, const F& f) {
+    int64_t done = 0;
+    for (; done + TILE_ROWS <= rows; done += TILE_ROWS) f(std::integral_constant<int, TILE_ROWS>{}, done);
+    last_tile<TILE_ROWS - 1>(rows - done, done, f);
 }

@@ -159,6 +159,7 @@ inline Vec exp(Vec x) {
 }
 
 inline Vec sigmoid(Vec x) { return set1(1.0f) / (set1(1.0f) + exp(zero() - x)); }
+inline Vec silu(Vec x) { return x / (set1(1.0f) + exp(zero() - x)); }
 
 /// log(1 + e^x) = max(x, 0) + log1p(y), y = e^-|x|, by log1p(y) = 2 atanh(y / (2 + y)): s <= 1/3, nine terms.
 inline Vec softplus(Vec x) {

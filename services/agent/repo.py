@@ -124,20 +124,34 @@ def ranked(view: SourceView, question: str) -> list[tuple[int, float]]:
     for number, bm25 in index_of(said_of(view)).search(question, len(view.symbols)):
         score[number] += DOC_WEIGHT * bm25
         near[number] = True
-    return [(int(n), float(score[n]) + favour(view.symbols[n], question)) for n in np.flatnonzero(near)]
+    asked = Asked.of(question)
+    return [(int(n), float(score[n]) + favour(view.symbols[n], asked)) for n in np.flatnonzero(near)]
 
 
-def favour(symbol: Symbol, question: str) -> float:
+@dataclass(frozen=True)
+class Asked:
+    """What a question names, all of it read once."""
+
+    names: set[str]  # as they are spelt
+    words: set[str]  # in small letters
+    deeds: set[str]  # stems of its words in -ed
+
+    @classmethod
+    def of(cls, question: str) -> "Asked":
+        names = set(IDENTIFIER.findall(question))
+        words = {name.lower() for name in names}
+        return cls(names, words, set(terms(" ".join(word for word in words if word.endswith("ed")))))
+
+
+def favour(symbol: Symbol, asked: Asked) -> float:
     """What neither words nor weights know about a symbol."""
-    asked = set(IDENTIFIER.findall(question))
-    words = {word.lower() for word in asked}
-    deeds = terms(" ".join(word for word in words if word.endswith("ed")))
+    words = asked.words
     of_kind = any(symbol.kind in KINDS.get(word, ()) for word in words)
-    named = symbol.name in asked and not PLAIN_WORD.fullmatch(symbol.name)
+    named = symbol.name in asked.names and not PLAIN_WORD.fullmatch(symbol.name)
     against_classes = float(weights()[SEEN.index("class")])  # it learned from descriptions of functions alone
     sum_of = [
         NAMES_SYMBOL * named,
-        DOES_IT * bool(set(deeds) & set(terms(split(symbol.name)))),
+        DOES_IT * bool(asked.deeds and asked.deeds & set(terms(split(symbol.name)))),
         ASIDE * bool(SIDE.search(symbol.path) and not words & {"test", "tests", "example", "examples"}),
         ASKED_KIND * of_kind,
         -against_classes * ((named or of_kind) and symbol.kind in CLASSES),
