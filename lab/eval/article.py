@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from lab.eval.asking import MODES, answered, ask, each, groups, session
-from lab.eval.items import Row, articles, document, sample, valid
+from lab.eval.items import Row, articles, document, measured, sample
 from lab.eval.run import Figures, Run, graded, literal
 from services.agent import Answer, answer, read_source, retrieve
 from services.agent.answer import PASSAGES, shown
@@ -22,7 +22,7 @@ Told = dict[str, tuple[str | None, list[str]]]  # by way: the answer, and every 
 
 
 def measure(run: Run) -> Figures:
-    rows = valid("qa/squad")
+    rows = measured("qa/squad")
     whole = articles(rows)
     picked = groups(sample([r for r in rows if r["title"] in whole], run.n, run.seed), lambda r: r["title"])
     run.total(sum(map(len, picked)))

@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable
 
 from lab.eval.asking import MODES, answered, ask, each, groups, reading
-from lab.eval.items import Row, sample, squad_file, valid
+from lab.eval.items import Row, measured, sample, squad_file
 from lab.eval.run import Figures, Run, graded, literal, percent
 from lab.spans import sentences
 from services.agent.model import Said, special
@@ -15,7 +15,7 @@ Asker = Callable[[Row], dict[str, Said]]
 
 
 def measure(run: Run) -> Figures:
-    rows = squad_file(run.squad) if run.squad else list(valid("qa/squad"))
+    rows = squad_file(run.squad) if run.squad else list(measured("qa/squad"))
     name = f"squad.{run.squad.stem}" if run.squad else "squad"
     picked = [row for group in groups(sample(rows, run.n, run.seed), lambda r: r["context"]) for row in group]
     said = on_paragraphs(run, picked)

@@ -5,7 +5,7 @@ then one of them holds the answer as well; such a question counts as a miss when
 """
 
 from lab.eval.asking import MODES, answered, ask, each, groups
-from lab.eval.items import Row, articles, document, sample, valid
+from lab.eval.items import Row, articles, document, measured, sample
 from lab.eval.run import Figures, Run, percent
 from services.agent import answer, retrieve
 from services.agent.answer import PASSAGES, shown
@@ -16,7 +16,7 @@ from services.inference.client import InferenceClient
 
 
 def measure(run: Run) -> Figures:
-    rows = valid("qa/squad")
+    rows = measured("qa/squad")
     whole = articles(rows)
     picked = sample([row for row in rows if row["title"] in whole], run.n, run.seed)
     paragraphs = groups(picked, lambda r: r["context"])

@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 
+import pytest
 from lexrank import STOPWORDS, LexRank
 
 from lab.eval.article import short
 from lab.eval.asking import answered, groups, source
-from lab.eval.items import articles, sample
+from lab.eval.items import articles, for_calibration, measured, sample, valid
 from lab.eval.summaries import others, rouge
+from lab.pack import PACK
 from services.agent.model import Said, special
 from services.agent.prompts import question_turn
 from services.agent.types import Answer, Quote
@@ -51,6 +53,15 @@ def test_posts_with_one_title_are_no_article() -> None:
     ]
     assert articles(rows) == {"Cat": [f"{n} " * 4_000 for n in (2, 1, 0)]}
     assert articles(rows[:1]) == {}
+
+
+@pytest.mark.skipif(not (PACK / "qa/squad.jsonl.zst").exists(), reason="the training pack is not part of a clone")
+def test_no_article_is_both_calibrated_on_and_measured() -> None:
+    every, calibrated, kept = (rows("qa/squad") for rows in (valid, for_calibration, measured))
+    assert not {row["title"] for row in calibrated} & {row["title"] for row in kept}
+    assert sorted(row["id"] for row in (*calibrated, *kept)) == sorted(row["id"] for row in every)
+    assert calibrated and articles(calibrated) and articles(kept)
+    assert 0.05 < len(calibrated) / len(every) < 0.3
 
 
 def test_samples_are_the_same_for_the_same_seed() -> None:
