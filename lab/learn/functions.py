@@ -27,12 +27,12 @@ from lab.eval.product import product
 from lab.eval.repositories import Case, Place, installed, of_pack
 from lab.learn.words import Pair, learn_words
 from lab.pack import rows
-from services.agent.answer import ANSWER_TOKENS
 from services.agent.copied import numbers
 from services.agent.meaning import TABLE, Table, table
 from services.agent.model import say, special
 from services.agent.repo import MODEL, WEIGHTS, Candidate, candidates, learned, pointed_at, prompt, weights
 from services.agent.symbols import SEEN, SymbolIndex, asked, fields
+from services.agent.turn import ANSWER_TOKENS
 from services.agent.types import SourceView
 from services.inference.client import InferenceClient
 from services.inference.pb.inference_pb2 import Copy

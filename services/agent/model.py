@@ -3,6 +3,7 @@
 `services.inference.client.InferenceClient` fits `Model`; so does the twin in tests/agent.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -45,11 +46,14 @@ class Places:
 class Said:
     """One generation, taken apart: the stretches between `<|quote|>` and `<|/quote|>`, or none.
 
-    `places` has one for each of the quotes; an empty one when nothing held the quote to a source.
+    `places` and `logprobs` have one for each of the quotes: an empty one when nothing held the quote to a source, or
+    nobody asked. Natural logarithms, of each token and of the one that closes the quote.
     """
 
     quotes: list[str] = field(default_factory=list)
     places: list[Places] = field(default_factory=list)
+    logprobs: list[list[float]] = field(default_factory=list)
+    odds: float = 0.0  # log odds that the answer begins with a quote
     none: bool = False
     usage: dict[str, int] = field(default_factory=dict)
     timing: dict[str, float] = field(default_factory=dict)
@@ -83,24 +87,49 @@ def say(
         return listen(stream, heard)
 
 
+def quoting(model: Model, session_id: str, prompt: Sequence[Part], max_tokens: int, copy: Copy | None) -> Any:
+    """The stream, for `listen`, of an answer that begins with a quote whether the model would or not.
+
+    How likely it would have is told in `odds`; it is said while the caller does other things.
+    """
+    opening = [special("quote")]
+    return model.generate(
+        session_id, list(prompt), forced=opening, temperature=0.0, max_tokens=max_tokens, logprobs=True, copy=copy
+    )
+
+
 def listen(chunks: Iterable[Any], heard: Callable[[str], None] = unheard) -> Said:
-    said, words, inside, places = Said(), list[str](), False, list[Places]()
+    said, words, inside, places, likely = Said(), list[str](), False, list[Places](), list[list[float]]()
     for chunk in chunks:
         if piece := MARKS.get(chunk.special, chunk.text):
             heard(piece)
-        if inside and chunk.text:
+        if inside:
             words[-1] += chunk.text
+            likely[-1] += chunk.logprobs
         if chunk.special == "quote":
+            said.odds = said.odds if words or not len(chunk.logprobs) else log_odds(chunk.logprobs[-1])
             words.append("")
+            likely.append([])
         inside = (inside or chunk.special == "quote") and chunk.special != "/quote"
         said.none |= chunk.special == "none"
         if chunk.finish_reason:
             measured(said, chunk.usage)
             places = [Places(quote.occurrences, quote.count) for quote in chunk.quotes]
     places += [Places()] * (len(words) - len(places))
-    told = [(w, place) for w, place in zip(words, places, strict=True) if w.strip()]
-    said.quotes, said.places = [w for w, _ in told], [place for _, place in told]
+    told = [n for n, w in enumerate(words) if w.strip()]
+    said.quotes, said.places = [words[n] for n in told], [places[n] for n in told]
+    said.logprobs = [likely[n] for n in told]
+        [words[n] for n in told],
+        [places[n] for n in told],
+        [likely[n] for n in told],
+    )
     return said
+
+
+def log_odds(logprob: float) -> float:
+    """Of what has this log-probability; within 20 of even, where a float of 32 bits ends."""
+    against = -math.expm1(min(logprob, -1e-9))
+    return max(-20.0, min(20.0, logprob - math.log(against)))
 
 
 def measured(said: Said, usage: Any) -> Said:

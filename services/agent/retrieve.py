@@ -92,6 +92,11 @@ def retrieve(views: Sequence[SourceView], query: str, limit: int = 5) -> list[Hi
     return hits[:limit]
 
 
+def whole(view: SourceView) -> Hit:
+    """All of a view as one passage."""
+    return Hit(merged(view, 0, len(view.blocks) - 1), view.id, 0.0)
+
+
 @dataclass
 class Passage:
     """Blocks first to last of a view."""

@@ -1,0 +1,188 @@
+"""Weights that choose among proposals and refuse: logistic regression on what was asked (answers.py).
+
+`right`: of every proposal to a question that the text answers, how near it comes to the answer (F1, a share). `there`:
+of the proposal chosen by these, whether the text answers the question. Learned on what is known after each look, with
+the reading and without: the product may stop after any, and a source may be unread.
+
+All that is printed is cross-validated: of each text by the weights of the others. `least` is where FALSE of SQuAD's
+questions are refused though the text answers them; `sure` the lowest odds at which to stop looking costs at most COST.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from lab.scoring import best, exact, f1
+from services.agent.looks import Proposal
+from services.agent.types import Hit, SourceView
+from services.agent.weighing import seen
+
+FALSE, COST, RIDGE = 0.09, 0.005, 1e-2
+CURVE = (0.03, 0.05, 0.07, 0.09, 0.12, 0.15)
+ORDER = ("read", "first", "together", "second")
+
+
+@dataclass(frozen=True)
+class State:
+    """What is known after a look."""
+
+    found: Sequence[Proposal]
+    rows: np.ndarray  # [N, len(SEEN)]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question to a text, and what was proposed at every look."""
+
+    text: str
+    source: str
+    question: str
+    views: Sequence[SourceView]
+    hits: Sequence[Hit]
+    found: Sequence[Proposal]
+    answers: Sequence[str]  # none: the text does not answer it
+
+    @cached_property
+    def states(self) -> list[State]:
+        kinds = [kind for kind in ORDER if any(one.kind == kind for one in self.found)]
+        return [self.state([one for one in self.found if one.kind in kinds[: n + 1]]) for n in range(len(kinds))]
+
+    def state(self, found: Sequence[Proposal]) -> State:
+        return State(found, seen(self.question, self.views, self.hits, found))
+
+    @cached_property
+    def unread(self) -> "Asked":
+        return replace(self, found=[one for one in self.found if one.kind != "read"])
+
+    @property
+    def was_read(self) -> bool:
+        return self.unread.found != self.found
+
+    def score(self, one: Proposal, measure: Callable[[str, str], float] = f1) -> float:
+        return best(measure, one.quote.text, self.answers) if self.answers else 0.0
+
+
+@dataclass(frozen=True)
+class Weights:
+    weights: dict[str, np.ndarray]  # by name, [len(SEEN)]
+    least: float = 0.0
+    sure: float = float("inf")
+
+    def walk(self, asked: Asked) -> "Told":
+        """As the product goes."""
+        told = Told(asked)
+        for looks, state in enumerate(asked.states, 1):
+            right = state.rows @ self.weights["right"]
+            at = int(np.argmax(right))
+            told = Told(asked, state.found[at], float(state.rows[at] @ self.weights["there"]), float(right[at]), looks)
+            if right[at] >= self.sure:
+                break
+        return told
+
+
+@dataclass(frozen=True)
+class Told:
+    asked: Asked
+    said: Proposal | None = None
+    there: float = -np.inf
+    right: float = -np.inf
+    looks: int = 0
+
+    def score(self, least: float, measure: Callable[[str, str], float] = f1) -> float:
+        return self.asked.score(self.said, measure) if self.said and self.there >= least else 0.0
+
+
+def both(told: Iterable[Asked]) -> list[Asked]:
+    """Each with its reading and without."""
+    return [way for one in told for way in ((one, one.unread) if one.was_read else (one,))]
+
+
+def fitted(told: Sequence[Asked]) -> Weights:
+    ways = both(told)
+    open_ones = [(way, state) for way in ways if way.answers for state in way.states]
+    rows = np.concatenate([state.rows for _, state in open_ones])
+    near = np.array([way.score(one) for way, state in open_ones for one in state.found])
+    share = np.concatenate([np.full(len(state.found), 1 / len(state.found)) for _, state in open_ones])
+    right = logistic(rows, near, share)
+    chosen = [(bool(way.answers), state.rows[np.argmax(state.rows @ right)]) for way in ways for state in way.states]
+    known, best_rows = zip(*chosen, strict=True)
+    return Weights(
+        {"right": right, "there": logistic(np.array(best_rows), np.array(known, float), np.ones(len(known)))}
+    )
+
+
+def logistic(rows: np.ndarray, wanted: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """[features]: rows [N, features], wanted [N] from 0 to 1, share [N] of each in the sum. Newton's steps, ridge."""
+    spread = rows.std(axis=0)
+    spread[spread < 1e-9] = 1.0
+    x, share, weights = rows / spread, share / share.sum(), np.zeros(rows.shape[1])
+    for _ in range(30):
+        p = 1 / (1 + np.exp(-np.clip(x @ weights, -30, 30)))
+        slope = x.T @ (share * (p - wanted)) + RIDGE * weights
+        bend = (x.T * (share * p * (1 - p))) @ x + RIDGE * np.eye(len(weights))
+        weights -= np.linalg.solve(bend, slope)
+    return weights / spread
+
+
+def left_out(told: Sequence[Asked]) -> list[tuple[Asked, Weights]]:
+    """Each with weights that its text had no part in."""
+    made = {name: fitted([one for one in told if one.text != name]) for name in {one.text for one in told}}
+    return [(one, made[one.text]) for one in told]
+
+
+def learned(told: Sequence[Asked]) -> Weights:
+    pairs = [(way, weights) for one, weights in left_out(told) for way in both([one])]
+    squad = [(way, weights) for way, weights in pairs if is_squad(way)]
+    ends = [weights.walk(way).there for way, weights in squad if way.answers]
+    least = float(np.quantile(ends, FALSE))
+    grid = np.arange(-2, 6.01, 0.25)
+    reached = [gain(squad, least, sure) for sure in (*grid, np.inf)]
+    sure = next(edge for edge, value in zip(grid, reached, strict=False) if value >= reached[-1] - COST)
+    return replace(fitted(told), least=least, sure=float(sure))
+
+
+def gain(pairs: Sequence[tuple[Asked, Weights]], least: float, sure: float) -> float:
+    """Mean F1; a question that the text does not answer counts when that is said."""
+    told = [replace(weights, sure=sure).walk(one) for one, weights in pairs]
+    return float(np.mean([one.score(least) if one.asked.answers else one.there < least for one in told]))
+
+
+def is_squad(one: Asked) -> bool:
+    return one.source.startswith("squad")
+
+
+def report(told: Sequence[Asked], made: Weights) -> None:
+    """Cross-validated, with the edges of `made`; then what another edge would give."""
+    pairs = left_out(told)
+    for name, part in parts(pairs).items():
+        for sure in (np.inf, made.sure):
+            walked = [replace(weights, sure=sure).walk(one) for one, weights in part]
+            print(f"{name:24} {'until sure' if sure < np.inf else 'all looks ':10} {figures(walked, made.least)}")
+    squad = [(way, weights) for one, weights in pairs if is_squad(one) for way in both([one])]
+    ends = [replace(weights, sure=made.sure).walk(way) for way, weights in squad]
+    known = [one.there for one in ends if one.asked.answers]
+    for share in CURVE:
+        print(f"  edge for {100 * share:.0f} %: {figures(ends, float(np.quantile(known, share)))}", flush=True)
+
+
+def parts(pairs: Sequence[tuple[Asked, Weights]]) -> dict[str, list[tuple[Asked, Weights]]]:
+    squad = [pair for pair in pairs if is_squad(pair[0])]
+    read = [pair for pair in squad if pair[0].was_read]
+    return {
+        "SQuAD, text read": read,
+        "SQuAD, text not read": [(one.unread, weights) for one, weights in read],
+        "SQuAD, one paragraph": [pair for pair in squad if not pair[0].was_read],
+        "stories": [pair for pair in pairs if not is_squad(pair[0])],
+    }
+
+
+def figures(told: Sequence[Told], least: float) -> str:
+    can, cannot = [one for one in told if one.asked.answers], [one for one in told if not one.asked.answers]
+    mean = lambda values: 100 * float(np.mean(values)) if values else 0.0  # noqa: E731
+    scores = [mean([one.score(least, measure) for one in can]) for measure in (f1, exact)]
+    refused = [mean([one.there < least for one in some]) for some in (cannot, can)]
+    looks = np.mean([one.looks for one in told])
+    shown = "F1 {:.1f} EM {:.1f} said so {:.1f} % false refusals {:.1f} %".format(*scores, *refused)
+    return f"{shown} {looks:.1f} looks n={len(can)}, {len(cannot)}"
