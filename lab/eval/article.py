@@ -11,7 +11,7 @@ from lab.eval.asking import MODES, Told, ask, each, groups, read_in_full, sessio
 from lab.eval.items import Row, articles, document, measured, sample
 from lab.eval.run import Figures, Run, graded, literal
 from services.agent import Answer, answer, retrieve
-from services.agent.answer import PASSAGES, shown
+from services.agent.looks import PASSAGES, shown
 from services.agent.model import special
 from services.agent.prompts import question_turn
 from services.agent.types import SourceView

@@ -13,7 +13,7 @@ from lab.eval.asking import MODES, answered, ask, each, groups, read_in_full
 from lab.eval.items import Row, articles, document, measured, sample
 from lab.eval.run import Figures, Run, nothing, percent
 from services.agent import retrieve
-from services.agent.answer import PASSAGES, shown
+from services.agent.looks import PASSAGES, shown
 from services.agent.model import special
 from services.agent.prompts import question_turn
 from services.agent.types import SourceView

@@ -116,7 +116,7 @@ def paragraphs(whole: Text) -> Iterator[tuple[Row, str, bool]]:
 
 
 def alone(client: InferenceClient, name: str, row: Row, paragraph: str, there: bool) -> Asked:
-    return asked(client, name, document(name, paragraph), row, there)
+    return over(client, name, [paragraph], [row], there)[0]
 
 
 def asked(client: InferenceClient, name: str, view: SourceView, row: Row, there: bool) -> Asked:

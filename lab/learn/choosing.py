@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 
 from lab.scoring import best, exact, f1
-from services.agent.looks import Proposal
+from services.agent.looks import PASSAGE_BUDGET, Proposal
 from services.agent.types import Hit, SourceView
 from services.agent.weighing import seen
 
@@ -169,11 +169,12 @@ def report(told: Sequence[Asked], made: Weights) -> None:
 
 def parts(pairs: Sequence[tuple[Asked, Weights]]) -> dict[str, list[tuple[Asked, Weights]]]:
     squad = [pair for pair in pairs if is_squad(pair[0])]
-    read = [pair for pair in squad if pair[0].was_read]
+    short = lambda one: len(one.views[0].text) <= PASSAGE_BUDGET  # noqa: E731
+    read = [pair for pair in squad if not short(pair[0])]
     return {
         "SQuAD, text read": read,
         "SQuAD, text not read": [(one.unread, weights) for one, weights in read],
-        "SQuAD, one paragraph": [pair for pair in squad if not pair[0].was_read],
+        "SQuAD, one paragraph": [pair for pair in squad if short(pair[0])],
         "stories": [pair for pair in pairs if not is_squad(pair[0])],
     }
 

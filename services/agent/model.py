@@ -119,10 +119,6 @@ def listen(chunks: Iterable[Any], heard: Callable[[str], None] = unheard) -> Sai
     told = [n for n, w in enumerate(words) if w.strip()]
     said.quotes, said.places = [words[n] for n in told], [places[n] for n in told]
     said.logprobs = [likely[n] for n in told]
-        [words[n] for n in told],
-        [places[n] for n in told],
-        [likely[n] for n in told],
-    )
     return said
 
 

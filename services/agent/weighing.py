@@ -6,7 +6,6 @@ best. Both are log odds.
 """
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from services.agent.looks import Proposal, named
-from services.agent.quotes import sentence_around
+from services.agent.quotes import block_at, sentence_around
 from services.agent.retrieve import terms
 from services.agent.support import support
 from services.agent.types import Hit, Origin, Quote, SourceView
@@ -25,9 +24,10 @@ from services.ingest.types import Span
 WEIGHTS = Path(__file__).with_name("answering.json")
 BESIDE = 1.0  # log odds by which a further quote of the same look may be less likely
 SEEN = (
-    *("one", "read", "together", "second"),  # where it was proposed; `one` for all
-    *("odds", "mean", "sum"),  # how sure the model was: that there is an answer, of a token, of all tokens
-    *("support", "rank", "agreement", "echo", "words"),
+    *("one", "read"),  # always 1; 1 for what the reading proposed
+    *("odds", "nearest", "certainty"),  # that this look has an answer, that the nearest passage has; of a token
+    *("support", "passage", "echo"),  # the question's words in the sentence, in the passage; how far it only says these
+    *("rank", "agreement"),  # the passage's, by BM25; how far the other looks propose the same
 )
 
 
@@ -70,38 +70,35 @@ def together(found: Sequence[Proposal], right: np.ndarray, best: int) -> list[Qu
 
 def seen(question: str, views: Sequence[SourceView], hits: Sequence[Hit], found: Sequence[Proposal]) -> np.ndarray:
     """[N, len(SEEN)]"""
-    return np.array([row(question, views, hits, found, one) for one in found]).reshape(len(found), len(SEEN))
-
-
-def row(
-    question: str, views: Sequence[SourceView], hits: Sequence[Hit], found: Sequence[Proposal], one: Proposal
-) -> list[float]:
-    asked, said = set(terms(question)), terms(one.quote.text)
-    return [
-        1.0,
-        *(float(one.kind == kind) for kind in ("read", "together", "second")),
-        one.odds,
-        sum(one.logprobs) / max(1, len(one.logprobs)),
-        sum(one.logprobs),
-        supported(question, views, one),
-        rank(hits, one),
-        agreement(one, found),
-        sum(word in asked for word in said) / max(1, len(said)),
-        math.log(1 + len(one.quote.text.split())),
+    nearest = next((one.odds for one in found if one.kind == "first"), None)
+    rows = [
+        [
+            *(1.0, float(one.kind == "read")),
+            *(one.odds, one.odds if nearest is None else nearest, mean(one.logprobs)),
+            *in_text(question, views, hits, one),
+            agreement(one, found),
+        ]
+        for one in found
     ]
+    return np.array(rows).reshape(len(found), len(SEEN))
 
 
-def supported(question: str, views: Sequence[SourceView], one: Proposal) -> float:
-    view = named(views, one.quote.source_id)
-    a, b = sentence_around(view, one.quote.char or (0, 0))
-    return support(question, view.text[a:b], views)
+def in_text(
+    question: str, views: Sequence[SourceView], hits: Sequence[Hit], one: Proposal
+) -> tuple[float, float, float, float]:
+    """`support`, `passage`, `echo`, `rank`: what the text and the question say of a proposal."""
+    view, char = named(views, one.quote.source_id), one.quote.char or (0, 0)
+    around = view.text[slice(*sentence_around(view, char))]
+    held = [h for h in hits if h.source_id == view.id and h.block.char[0] <= char[0] and char[1] <= h.block.char[1]]
+    passage = held[0].block if held else view.blocks[block_at(view, char[0])]
+    asked, best = set(terms(question)), max((hit.score for hit in hits), default=0.0)
+    echo = mean([float(word in asked) for word in terms(one.quote.text)])
+    rank = (held[0].score / best if best else 1.0) if held else 0.0
+    return support(question, around, views), support(question, passage.text, views), echo, rank
 
 
-def rank(hits: Sequence[Hit], one: Proposal) -> float:
-    """BM25 of its passage as a share of the best one's; 0 outside of the passages."""
-    a, b = one.quote.char or (0, 0)
-    inside = [h for h in hits if h.source_id == one.quote.source_id and h.block.char[0] <= a and b <= h.block.char[1]]
-    return max((hit.score / hits[0].score if hits[0].score else 1.0 for hit in inside), default=0.0)
+def mean(values: Sequence[float]) -> float:
+    return sum(values) / max(1, len(values))
 
 
 def agreement(one: Proposal, found: Sequence[Proposal]) -> float:

@@ -8,6 +8,8 @@ from services.agent.answer import NOT_ANSWERED
 from services.agent.retrieve import index_of
 from tests.agent.twin import Twin, book, quoting
 
+pytestmark = pytest.mark.usefixtures("plainly")
+
 TEXT = """## One
 
 The key to the lamp room hung on the seventh hook. Mr. Pell oiled it every Friday.
@@ -17,6 +19,9 @@ The key to the lamp room hung on the seventh hook. Mr. Pell oiled it every Frida
 She paid 41 crowns for the ledger, and the ledger was green.
 """
 QUESTION = "On which hook did the key to the lamp room hang?"
+LONG = TEXT + "".join(
+    f"\nThe lamp of room {n} was lit by hand, and by nobody else, at {n} past six.\n" for n in range(80)
+)
 
 
 def ready(script, text=TEXT, **more):
@@ -41,16 +46,34 @@ def test_the_answer_is_the_span_and_its_sentence_in_the_sources_letters():
 def test_the_reading_is_asked_with_the_question_alone():
     model, view = ready(quoting("seventh"))
     answer(model, [view], "ses_1", QUESTION)
-    assert model.generated == [("ses_1", f"<|question|>{QUESTION}<|answer|>")]
+    assert model.generated == [("ses_1", f"<|question|>{QUESTION}<|answer|><|quote|>")]
 
 
-def test_the_second_look_shows_the_passages_between_the_question_twice():
+def test_the_second_look_shows_a_short_source_whole_between_the_question_twice():
     model, view = ready(quoting("green"))
     answer(model, [view], "ses_1", QUESTION)
     _, (session, prompt) = model.generated
-    opening, end = f"<|question|>{QUESTION}<|doc|>", f"<|question|>{QUESTION}<|answer|>"
-    assert session == "" and prompt.startswith(opening) and prompt.endswith(end)
-    assert "seventh hook" in prompt
+    opening, end = f"<|question|>{QUESTION}<|doc|>", f"<|question|>{QUESTION}<|answer|><|quote|>"
+    assert session == "" and prompt == opening + view.text + end
+
+
+def test_of_a_long_source_the_nearest_passage_is_shown_alone_then_all_then_the_next():
+    model, view = ready(lambda context: ["<|none|>", "<|end|>"], LONG)
+    found = answer(model, [view], "ses_1", QUESTION)
+    shown = [prompt.split("<|doc|>")[1:] for _, prompt in model.generated]
+    passages = [hit.block.text for hit in found.evidence]
+    (last,) = {after.split("<|question|>")[1] for *_, after in shown[1:]}
+    assert last == f"{QUESTION}<|answer|><|quote|>" and len(passages) == 3 and "seventh hook" in passages[0]
+    assert [[text.split("<|question|>")[0] for text in look] for look in shown] == [
+        [], passages[:1], passages, passages[1:2]
+    ]  # fmt: skip
+
+
+def test_no_further_look_is_taken_once_a_proposal_is_sure():
+    """Sure of what the nearest passage says: neither all together nor the next one are shown."""
+    model, view = ready(forgetful, LONG)
+    found = answer(model, [view], "ses_1", QUESTION)
+    assert "seventh hook" in found.text and found.usage["calls"] == len(model.generated) == 2
 
 
 def test_what_the_model_says_is_told_piece_by_piece_with_the_look_it_belongs_to():
@@ -63,7 +86,7 @@ def test_what_the_model_says_is_told_piece_by_piece_with_the_look_it_belongs_to(
 
 
 def test_nothing_is_indexed_before_the_model_speaks():
-    model, view = ready(quoting("seventh hook"), TEXT + "\nA text that no other test has indexed.\n")
+    model, view = ready(quoting("seventh hook"), LONG + "\nA text that no other test has indexed.\n")
     indexed = []
     answer(model, [view], "ses_1", QUESTION, lambda *event: indexed.append(index_of.cache_info().misses))
     assert indexed[0] < indexed[-1]

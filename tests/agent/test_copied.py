@@ -141,6 +141,7 @@ def test_a_whole_word_is_preferred_to_a_part_of_one():
     assert located(view, "art", places_of(view, "art")).char == (14, 17)
 
 
+@pytest.mark.usefixtures("plainly")
 def test_the_agent_asks_with_the_constraint_on():
     asked = []
 

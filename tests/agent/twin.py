@@ -6,6 +6,7 @@ script's quotes to the source, but tells where they stand, as the engine does.
 """
 
 import hashlib
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -127,15 +128,19 @@ class Twin:
         if session_id:
             self.named(session_id).made_by = "twin"  # as the engine does with a reading that it took up
         sources = sources_of(sampling.get("copy"), segments, list(prompt))
-        return self.say(self.script(before + asked + opening), 1.5 if session_id else 0.0, sources)
+        pieces, likely = self.script(before + asked), self.probability
+        if opening and pieces[0] != opening:
+            pieces, likely = [opening, held(sources), "<|/quote|>", "<|end|>"], 1 - likely
+        return self.say(pieces, 1.5 if session_id else 0.0, sources, likely)
 
-    def say(self, pieces: list[str], restore_ms: float = 0.0, sources: Sequence[Source] = ()) -> Iterator[Reply]:
-        import math
-
-        for piece in pieces:
+    def say(self, pieces: list[str], restore_ms: float = 0.0, sources: Sequence[Source] = (),
+            first: float = 0.95) -> Iterator[Reply]:  # fmt: skip
+        """`first`: the probability of the first piece."""
+        for n, piece in enumerate(pieces):
             name = re.fullmatch(r"<\|(.+)\|>", piece)
+            likely = self.probability if n else first
             yield Reply(text="" if name else piece, special=name[1] if name else "", finish_reason=0,
-                        token_ids=[1], logprobs=[math.log(self.probability)])  # fmt: skip
+                        token_ids=[1], logprobs=[math.log(likely)])  # fmt: skip
         usage = usage_of(len(pieces), restore_ms)
         quotes = [stands(words, sources) for before, words in pairwise(pieces) if before == "<|quote|>"]
         yield Reply(text="", special="", finish_reason=1, token_ids=[], logprobs=[], usage=usage, quotes=quotes)
@@ -148,6 +153,11 @@ def sources_of(copy: object, segments: Sequence[str], prompt: Sequence[Part]) ->
     plain = [re.sub(r"<\|.*?\|>", "", words) for words in segments]
     read = [(False, n, plain[n]) for n, words in enumerate(segments) if not re.match(r"<\|(question|find)\|>", words)]
     return [*(read if copy.session else []), *((True, n, prompt[n].text) for n in copy.parts)]
+
+
+def held(sources: Sequence[Source]) -> str:
+    """What is said where a quote is forced on a script that has none: something that may be quoted."""
+    return next((found[0] for _, _, plain in sources if (found := re.search(r"\w+", plain))), "")
 
 
 def stands(words: str, sources: Sequence[Source]) -> Reply:

@@ -6,10 +6,15 @@ import numpy as np
 import pytest
 
 from lab.eval.functions import INSTALLED
-from lab.learn import functions, summaries
+from lab.learn import answers, choosing, functions, summaries
+from lab.learn.choosing import Asked, Weights
 from lab.learn.functions import PACKAGES, Example, left_out, of_package
 from lab.learn.words import learn_words
+from services.agent.looks import Proposal, whole
 from services.agent.meaning import Meanings, table
+from services.agent.quotes import quote
+from services.agent.weighing import SEEN
+from tests.agent.twin import book
 
 
 def test_the_target_of_a_sentence_by_hand() -> None:
@@ -75,3 +80,89 @@ def test_how_far_the_model_moves_the_odds() -> None:
     assert functions.lift([(shares, 1, 1)] * 9 + [(shares, 2, 0)]) > 3
     assert functions.lift([(shares, 1, 0)] * 5 + [(shares, 2, 0)] * 5) == 0
     assert functions.lift([(shares, -1, 0)] * 5) == 0
+
+
+def test_logistic_weights_that_were_planted_come_back() -> None:
+    rng = np.random.default_rng(3)
+    rows, planted = rng.normal(size=(20_000, 3)) * [1, 5, 1], np.array([1.0, -0.3, 0.0])
+    chance = 1 / (1 + np.exp(-rows @ planted))
+    drawn = (rng.random(len(rows)) < chance).astype(float)
+    even = np.ones(len(rows))
+    assert np.abs(choosing.logistic(rows, drawn, even) - planted).max() < 0.15  # the ridge pulls a little
+    half = (np.arange(len(rows)) < 10_000).astype(float)  # rows that weigh nothing say nothing
+    assert choosing.logistic(rows, np.where(half > 0, drawn, 1 - drawn), half)[0] > 0.8
+
+
+TEXT = book("The key hung on the seventh hook.\n\nThe lamp was lit at six, by hand, and put out at four.\n")
+
+
+def put(question: str, answers: list[str], *said: tuple[str, str, float], text: str = "a") -> Asked:
+    """Proposals as (kind, words, odds)."""
+    at = lambda words: (TEXT.text.index(words), TEXT.text.index(words) + len(words))  # noqa: E731
+    found = [Proposal(quote(TEXT, at(words)), kind, odds, [-0.1]) for kind, words, odds in said]  # type: ignore[arg-type]
+    return Asked(text, "squad", question, [TEXT], [whole(TEXT)], found, answers)
+
+
+def weights(least: float = 0.0, sure: float = float("inf"), **right: float) -> Weights:
+    row = np.array([right.get(name, 0.0) for name in SEEN])
+    return Weights({"right": row, "there": np.array([float(name == "odds") for name in SEEN])}, least, sure)
+
+
+def test_a_walk_takes_the_best_of_all_looks_or_stops_where_it_is_sure() -> None:
+    one = put(
+        "When was the lamp lit?", ["six"], ("read", "hook", 1.0), ("first", "at six", 2.0), ("second", "four", 9.0)
+    )
+    whole_way = weights(support=4.0, odds=0.01).walk(one)
+    assert (whole_way.said.quote.text, whole_way.looks, whole_way.there) == ("four", 3, 9.0)
+    early = weights(support=4.0, odds=0.01, sure=3.0).walk(one)
+    assert (early.said.quote.text, early.looks, early.there) == ("at six", 2, 2.0)
+    assert early.score(least=2.0) == pytest.approx(2 / 3) and early.score(least=2.1) == 0.0
+    assert weights(support=4.0).walk(one.unread).looks == 2 and not one.unread.was_read
+
+
+def planted() -> list[Asked]:
+    """The text's own vote tells which proposal is right, the odds whether there is an answer, neither always."""
+    pick, found = random.Random(0), []
+    for n in range(400):
+        there = n % 2 == 0
+        odds = pick.gauss(2.0 if there else -2.0, 1.5)
+        said = [("first", "six", odds), ("second", "seventh hook", odds - 1)]
+        found.append(put("At what hour was the lamp lit?", ["six"] if there else [], *said, text="abcd"[n // 2 % 4]))
+    return found
+
+
+def test_weights_that_are_learned_choose_and_refuse_and_the_edge_is_where_it_was_wanted() -> None:
+    told = planted()
+    made = choosing.learned(told)
+    walked = [made.walk(one) for one in told]
+    assert all(one.said.quote.text == "six" for one in walked)
+    refused = np.array([one.there < made.least for one in walked])
+    there = np.array([bool(one.asked.answers) for one in walked])
+    assert abs(refused[there].mean() - choosing.FALSE) < 0.03 and refused[~there].mean() > 0.8
+    assert np.isfinite(made.sure)  # the first look tells as much as both
+
+
+def test_texts_are_scored_by_weights_of_the_others() -> None:
+    told = planted()
+    poisoned = [
+        one if one.text != "a" else put(one.question, ["seventh hook"], *said_of(one), text="a") for one in told
+    ]
+    made = {one.text: weights for one, weights in choosing.left_out(poisoned)}
+    (first, second) = poisoned[0].found
+    assert made["a"].walk(poisoned[0]).said is first  # nobody told these that the hook is right
+    assert not np.allclose(made["a"].weights["right"], made["b"].weights["right"]) and second.quote.text != "six"
+
+
+def said_of(one: Asked) -> list[tuple[str, str, float]]:
+    return [(p.kind, p.quote.text, p.odds) for p in one.found]
+
+
+def test_every_paragraph_is_left_out_once_and_asked_for_then() -> None:
+    rows = [{"context": f"p{n}", "question": f"q{n}", "answers": ["x"]} for n in range(7)]
+    whole_text = answers.text("t", rows)
+    parts = [whole_text.without(third) for third in range(answers.THIRDS)]
+    assert sorted(row["question"] for _, asked in parts for row in asked) == [f"q{n}" for n in range(7)]
+    for left, asked in parts:
+        assert left and not {row["context"] for row in asked} & set(left)
+        assert left == [p for p in whole_text.paragraphs if p in left]  # in their order
+    assert all(there == (row["context"] == paragraph) for row, paragraph, there in answers.paragraphs(whole_text))
