@@ -11,12 +11,12 @@ How the weights are found and what is printed: choosing.py.
 
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lab.eval.asking import each, groups, session
+from lab.eval.asking import TOGETHER, each, groups, session
 from lab.eval.items import Row, document, for_calibration, valid
 from lab.eval.product import product
 from lab.learn.choosing import Asked, Weights, learned, report
@@ -30,6 +30,7 @@ from services.inference.client import InferenceClient
 
 THIRDS = 3
 OF_A_STORY = 14  # questions
+Put = tuple[Row, bool]  # a question, and does the text that it is put to answer it
 SOURCES = ("squad-1.1-dev", "squadshifts-new_wiki", "squadshifts-amazon_reviews")  # reddit's posts have one title
 
 
@@ -89,34 +90,32 @@ def some(whole: Text, pick: random.Random) -> Text:
 
 
 def asked_of(client: InferenceClient, whole: Text) -> list[Asked]:
-    found = over(client, whole.name, whole.paragraphs, whole.rows, True)
+    found = over(client, whole.name, whole.paragraphs, [(row, True) for row in whole.rows])
     for third in range(THIRDS):
         left, rows = whole.without(third)
-        found += over(client, whole.name, left, rows, False) if left and rows else []
-    short = each(lambda one: alone(client, whole.name, *one), list(paragraphs(whole)), lambda: None)
+        found += over(client, whole.name, left, [(row, False) for row in rows]) if left and rows else []
+    short = each(lambda one: over(client, whole.name, [one[0]], one[1]), list(alone(whole).items()), lambda: None)
     print(f"{whole.name}: {len(whole.paragraphs)} paragraphs, {len(whole.rows)} questions", flush=True)
-    return found + short
+    return found + [one for told in short for one in told]
 
 
-def over(client: InferenceClient, name: str, texts: Sequence[str], rows: Sequence[Row], there: bool) -> list[Asked]:
+def over(client: InferenceClient, name: str, texts: Sequence[str], rows: Sequence[Put]) -> list[Asked]:
     view = document(name, "\n\n".join(texts))
     with session(client) as reading:
         read_source(client, view, reading)
         read = replace(view, engine_session=reading)
-        return each(lambda row: asked(client, name, read, row, there), rows, lambda: None)
+        return each(lambda put: asked(client, name, read, *put), rows, lambda: None, TOGETHER if len(texts) > 1 else 1)
 
 
-def paragraphs(whole: Text) -> Iterator[tuple[Row, str, bool]]:
-    """(row, a paragraph, does it answer); each row with its own and with the nearest other one."""
+def alone(whole: Text) -> dict[str, list[Put]]:
+    """What is asked of each paragraph: its own questions, and those of others that it is nearest to."""
+    found: dict[str, list[Put]] = {}
     for row in whole.rows:
-        yield row, row["context"], True
+        found.setdefault(row["context"], []).append((row, True))
         others = [one for one in whole.paragraphs if one != row["context"]]
         for number, _ in Index(others).search(row["question"], 1) if others else []:
-            yield row, others[number], False
-
-
-def alone(client: InferenceClient, name: str, row: Row, paragraph: str, there: bool) -> Asked:
-    return over(client, name, [paragraph], [row], there)[0]
+            found.setdefault(others[number], []).append((row, False))
+    return found
 
 
 def asked(client: InferenceClient, name: str, view: SourceView, row: Row, there: bool) -> Asked:

@@ -158,11 +158,16 @@ def said_of(one: Asked) -> list[tuple[str, str, float]]:
 
 
 def test_every_paragraph_is_left_out_once_and_asked_for_then() -> None:
-    rows = [{"context": f"p{n}", "question": f"q{n}", "answers": ["x"]} for n in range(7)]
+    rows = [{"context": f"p{n} lamp", "question": f"q{n} lamp", "answers": ["x"]} for n in range(7)]
     whole_text = answers.text("t", rows)
     parts = [whole_text.without(third) for third in range(answers.THIRDS)]
-    assert sorted(row["question"] for _, asked in parts for row in asked) == [f"q{n}" for n in range(7)]
+    assert sorted(row["question"] for _, asked in parts for row in asked) == [f"q{n} lamp" for n in range(7)]
     for left, asked in parts:
         assert left and not {row["context"] for row in asked} & set(left)
         assert left == [p for p in whole_text.paragraphs if p in left]  # in their order
-    assert all(there == (row["context"] == paragraph) for row, paragraph, there in answers.paragraphs(whole_text))
+    put = [
+        (row["context"] == paragraph, there)
+        for paragraph, rows in answers.alone(whole_text).items()
+        for row, there in rows
+    ]
+    assert len(put) == 14 and all(own == there for own, there in put)
