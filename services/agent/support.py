@@ -10,6 +10,11 @@ from services.agent.types import SourceView
 
 
 @lru_cache(maxsize=8)
+def rows_of(views: tuple[SourceView, ...]) -> tuple[str, ...]:
+    return tuple(block.text for view in views for block in view.blocks if block.text.strip())
+
+
+@lru_cache(maxsize=8)
 def frequencies(rows: tuple[str, ...]) -> Counter[str]:
     """In how many rows each stem occurs."""
     found: Counter[str] = Counter()
@@ -20,7 +25,7 @@ def frequencies(rows: tuple[str, ...]) -> Counter[str]:
 
 def support(question: str, sentence: str, views: Sequence[SourceView]) -> float:
     """Share, 0 to 1, of the question's words that the sentence has, rare words weighing more (inverse frequency)."""
-    rows = tuple(block.text for view in views for block in view.blocks if block.text.strip())
+    rows = rows_of(tuple(views))
     known = frequencies(rows)
     weight = {word: math.log(1 + len(rows) / (0.5 + known[word])) for word in set(terms(question))}
     total = sum(weight.values())
