@@ -2,11 +2,14 @@
 
 import numpy as np
 
+from lab.cloze import thinned
 from lab.pieces import READ, SAY, Piece, Tokens, Turn, document, length, occurs, quoted, special, turn
 from lab.running import RunningText, between
 from lab.stored import Tables
 from lab.swap import drawn, swapped
 from lab.tokenizer import END, FILE, FIND, SUMMARY
+
+LEFT_OUT = (0.0, 0.0, 0.0, 0.08, 0.15)  # shares of a human question's tokens that are left out
 
 
 def once(turns: list[Turn]) -> list[Turn]:
@@ -19,7 +22,7 @@ class Asking(RunningText):
 
     def __init__(self, tables: Tables, corpus, sources: dict[str, float]):
         super().__init__(corpus)
-        self.tables, self.swap_share = tables, 0.5
+        self.tables, self.swap_share, self.left_out = tables, 0.5, LEFT_OUT
         self.sources = {s: w for s, w in sources.items() if s in tables.by_source}
 
     # -- questions on contexts ----------------------------------------------------------------------------------
@@ -49,7 +52,10 @@ class Asking(RunningText):
         return None
 
     def about_others(self, texts: list[Tokens], turns: list[Turn]) -> tuple[list[Tokens], list[Turn]]:
-        """Half the time the same with names exchanged; turns whose answer is then not literal are left out."""
+        """Half the time the same with names exchanged; turns whose answer is then not literal are left out.
+
+        Some questions lose a word, so that a question seen often is not known by heart.
+        """
         if self.pick.random() < self.swap_share:
             asked = [t for q, a in turns for t in (q, a) if isinstance(t, np.ndarray)]
             swaps = drawn(asked, self.tables.text(self.context()), self.vocab, self.pick)
@@ -57,10 +63,11 @@ class Asking(RunningText):
             turns = [
                 (swapped(q, swaps, self.vocab), None if a is None else swapped(a, swaps, self.vocab)) for q, a in turns
             ]
-        return texts, [(q, a) for q, a in turns if a is None or any(occurs(a, t) for t in texts)]
+        turns = [(q, a) for q, a in turns if a is None or any(occurs(a, t) for t in texts)]
+        return texts, [(thinned(q, self.pick, self.left_out), a) for q, a in turns]
 
     def ask(self, limit: int) -> list[Piece]:
-        """A paragraph and a few questions on it, now and then one that it does not answer."""
+        """A paragraph and questions on it, or one before it and after; now and then one that it does not answer."""
         context = self.context()
         text, turns = self.tables.text(context), []
         for _ in range(self.pick.choice([1, 1, 2, 3, 4])):
@@ -69,7 +76,7 @@ class Asking(RunningText):
                 near = self.missed(context, text) if self.pick.random() < 0.7 else None
                 turns[-1] = (self.stranger(self.tables.article_of(context)) if near is None else near, None)
         (text,), turns = self.about_others([text], once(turns))
-        return self.within(text, turns, limit)
+        return self.before_or_after(text, turns, limit)
 
     # -- questions behind a long reading ------------------------------------------------------------------------
     def block(self, context: int, size: int) -> list[int]:
@@ -129,7 +136,7 @@ class Asking(RunningText):
 
     def point(self, limit: int) -> list[Piece]:
         """Passages where retrieval points, the question before and after; a long text read first, or not."""
-        context, absent, whole = self.context(), self.pick.random() < 0.3, self.pick.random() < 0.4
+        context, absent, whole = self.context(), self.pick.random() < 0.3, self.pick.random() < 0.25
         question, answer = self.question(context)
         gold = self.tables.text(context)
         room = limit - len(gold) - 300

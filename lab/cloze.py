@@ -7,6 +7,7 @@ was taken out and its name stands nowhere; say so.
 
 import itertools
 import random
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -55,9 +56,9 @@ def asking_word(answer: Tokens, pick: random.Random, vocab: Vocabulary) -> str:
     return pick.choice([" what", " who", " which", " where", " ____"])
 
 
-def thinned(tokens: Tokens, pick: random.Random) -> Tokens:
+def thinned(tokens: Tokens, pick: random.Random, rates: Sequence[float] = (0, 0, 0.1, 0.2, 0.35)) -> Tokens:
     """Some tokens left out, as a question in other words would."""
-    rate = pick.choice([0, 0, 0.1, 0.2, 0.35])
+    rate = pick.choice(rates)
     return tokens[np.random.random(len(tokens)) >= rate]
 
 

@@ -14,12 +14,9 @@ COLOURS = {"text": "#2b6cb0", "answers": "#c05621"}
 
 
 def points(files: list[str], name: str, window: int = 7) -> list[tuple[float, float]]:
-    """(millions of tokens over all calls, running mean of the loss); lines without this loss are left out."""
-    found, before = [], 0.0
-    for file in files:
-        lines = [json.loads(line) for line in Path(file).read_text().splitlines()]
-        found += [(before + line["tokens"] / 1e6, line[name]) for line in lines if line[name] > 0]
-        before += lines[-1]["tokens"] / 1e6
+    """(millions of tokens since the model began, running mean of the loss); lines without this loss are left out."""
+    lines = [json.loads(line) for file in files for line in Path(file).read_text().splitlines()]
+    found = [(line["tokens"] / 1e6, line[name]) for line in lines if line[name] > 0]
 
     def smooth(i):
         return [y for _, y in found[max(0, i - window) : i + 1]]

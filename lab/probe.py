@@ -93,7 +93,7 @@ def run(net: Net, data: Path, out: Path, size: int, rank: int, world: int, devic
             if number % world == rank:
                 renderer = renderer_of(data / "held/tables", data / "held/corpus", 7)
                 renderer.retune(LONG)
-                renderer.swap_share = 0.0
+                renderer.swap_share, renderer.left_out = 0.0, (0.0,)
                 found[f"{task} {limit}"] = score(net, drawn(renderer, task, limit, size), device)
     (out / f"probe-{rank}.json").write_text(json.dumps(found, indent=1))
     print("\n".join(f"{name:16} {shares}" for name, shares in found.items()), flush=True)

@@ -28,7 +28,7 @@ tar -C $data/run -cf - weights.safetensors state.json | python3 -m lab.unpack --
 python3 -m lab.export split $data/run/weights.tar.zst $OUT  # python -m lab.export join FOLDER weights.tar.zst
 if [ -n "${CACHE:-}" ]; then
   (cd $data/cache; find . -name '*.json' -o -name '*.cubin' -o -path './inductor/*' -type f | tar -cf - -T -) | python3 -m lab.unpack --pack $OUT/cache.tar.zst
-  [ $(stat -c %s $OUT/cache.tar.zst) -lt 16000000 ] || \
+  [ $(stat -c %s $OUT/cache.tar.zst) -lt 13000000 ] || \
     (cd $data/cache; find triton -name '*.json' -o -name '*.cubin' | tar -cf - -T -) | python3 -m lab.unpack --pack $OUT/cache.tar.zst
 fi
 ls -la $OUT; echo "returned after $(spent) s"

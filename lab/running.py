@@ -41,14 +41,21 @@ class RunningText:
                 kept.append((question, answer))
         return read_then_asked(text, kept)
 
+    def before_or_after(self, text: Tokens, turns: list[Turn], limit: int) -> list[Piece]:
+        """The text, then the turns; or, half the time, one of them before the text and after, as a passage is shown."""
+        if not turns or self.pick.random() < 0.5:
+            return self.within(text, turns, limit)
+        question, answer = self.pick.choice(turns)
+        return turn(question, answer, [text])
+
     def language(self, limit: int) -> list[Piece]:
         mark, text = self.corpus.draw(self.pick, limit - 1)
         return document(text, mark)
 
     def cloze(self, limit: int) -> list[Piece]:
-        """A passage and a few blanked sentences of it."""
+        """A passage and a few blanked sentences of it, or one before it and after."""
         text = self.stretch(between(80, min(limit - 200, 540), self.pick))
-        return self.within(*cloze.clozes(text, self.pick, self.vocab), limit)
+        return self.before_or_after(*cloze.clozes(text, self.pick, self.vocab), limit)
 
     def blanks(self, limit: int) -> list[Piece]:
         """A long stretch of one document, many blanked sentences of it."""

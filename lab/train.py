@@ -22,7 +22,7 @@ from lab.plan import rate_at
 from lab.restart import State, resume, save
 
 SETTLED = 3  # steps until everything is compiled
-SAVING = 60  # seconds
+SAVING = 200  # seconds: a save takes one or two
 
 
 def options() -> argparse.Namespace:

@@ -1,10 +1,16 @@
-"""Read a checkpoint in the released format into the training model; eight-bit copies for the journey."""
+"""Read a checkpoint in the released format into the training model; eight-bit copies for the journey.
+
+`python -m lab.weights DIR/weights.safetensors lab/model`: what a run brought back becomes the model that ships.
+"""
+
+import sys
+from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 
-from lab.export import tensors
-from lab.net import Net
+from lab.export import save_model, tensors
+from lab.net import Net, read_config
 
 
 def load_into(net: Net, found: dict[str, torch.Tensor]) -> None:
@@ -46,3 +52,13 @@ def read(file) -> dict[str, torch.Tensor]:
 
 def pack(source, out) -> None:
     save_file(squeeze(load_file(source)), out)
+
+
+def ship(weights: Path, folder: Path) -> None:
+    net = Net(read_config(Path("lab/shape.json")), torch.float32)
+    load_into(net, read(weights))
+    save_model(net, folder)
+
+
+if __name__ == "__main__":
+    ship(Path(sys.argv[1]), Path(sys.argv[2]))

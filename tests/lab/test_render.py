@@ -1,6 +1,7 @@
 """A task, rendered, must be what the product will send and what the text really says."""
 
 import random
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -83,10 +84,17 @@ def test_the_question_stands_before_and_after_the_passages():
     assert tokens.tolist() == [QUESTION, 100, DOC, 300, DOC, 301, QUESTION, 100, ANSWER, NONE, END]
 
 
+@pytest.mark.parametrize("task", ["ask", "cloze"])
+def test_a_question_stands_behind_its_paragraph_or_before_it_and_after(renderer: Renderer, task: str):
+    firsts = Counter(int(renderer.draw(task, 1500)[0][0]) for _ in range(60))
+    assert set(firsts) == {DOC, QUESTION} and min(firsts.values()) > 10
+
+
 @pytest.mark.parametrize("task", ["ask", "article", "point"])
 def test_what_is_refused_was_asked_without_its_paragraph(renderer: Renderer, task: str, monkeypatch):
     """In the small world every question belongs to one paragraph."""
     monkeypatch.setattr(renderer, "swap_share", 0.0)
+    monkeypatch.setattr(renderer, "left_out", (0.0,))
     table = renderer.tables
     paragraph = {table.text(question).tobytes(): table.text(context) for context, question, *_ in table.qa.tolist()}
     refused = 0
