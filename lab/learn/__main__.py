@@ -23,7 +23,7 @@ def main() -> None:
     two.add_argument("--asked", type=int, default=120, help="put to the model; 0: keep its weight")
     two.add_argument("--only-model", action="store_true", help="learn the model's weight only")
     three = names.add_parser("answers", help="services/agent/answering.json")
-    three.add_argument("--stories", type=int, default=8, help="texts of FairytaleQA beside SQuAD's")
+    three.add_argument("--stories", type=int, default=6, help="texts of FairytaleQA beside SQuAD's")
     for name in (one, two, three):
         name.add_argument("--seed", type=int, default=7)
     asked = parser.parse_args()

@@ -104,7 +104,7 @@ def over(client: InferenceClient, name: str, texts: Sequence[str], rows: Sequenc
     with session(client) as reading:
         read_source(client, view, reading)
         read = replace(view, engine_session=reading)
-        return each(lambda put: asked(client, name, read, *put), rows, lambda: None, TOGETHER if len(texts) > 1 else 1)
+        return each(lambda put: asked(client, read, *put), rows, lambda: None, TOGETHER if len(texts) > 1 else 1)
 
 
 def alone(whole: Text) -> dict[str, list[Put]]:
@@ -118,7 +118,7 @@ def alone(whole: Text) -> dict[str, list[Put]]:
     return found
 
 
-def asked(client: InferenceClient, name: str, view: SourceView, row: Row, there: bool) -> Asked:
+def asked(client: InferenceClient, view: SourceView, row: Row, there: bool) -> Asked:
     """All looks are taken."""
     turn = Turn(
         client,
@@ -129,4 +129,6 @@ def asked(client: InferenceClient, name: str, view: SourceView, row: Row, there:
         "read" if view.engine_session else "retrieved",
     )
     found = [one for look in looks(turn) for one in proposals(turn.ask(look), look, turn.views, turn.hits)]
-    return Asked(name, row["source"], row["question"], turn.views, turn.hits, found, row["answers"] if there else ())
+    return Asked(
+        row["context"], row["source"], row["question"], turn.views, turn.hits, found, row["answers"] if there else ()
+    )

@@ -47,7 +47,7 @@ class Choice:
 
     quotes: Sequence[Quote] = ()  # of one look, the best first
     origin: Origin = "retrieved"
-    sure: bool = False  # another look would hardly find a better one
+    sure: bool = False  # there, and another look would hardly find a better one
     there: bool = False  # the text answers the question
 
 
@@ -58,7 +58,7 @@ def choose(question: str, views: Sequence[SourceView], hits: Sequence[Hit], foun
     right = rows @ weights("right")
     best = int(np.argmax(right))
     there = bool(rows[best] @ weights("there") >= learned()["least"])
-    sure = bool(right[best] >= learned()["sure"])
+    sure = there and bool(right[best] >= learned()["sure"])
     return Choice(together(found, right, best), found[best].origin, sure, there)
 
 

@@ -72,8 +72,8 @@ def test_the_best_is_chosen_with_its_like_and_says_where_it_is_from() -> None:
 def test_sure_and_there_are_edges_of_two_sums() -> None:
     for odds in (-4.0, 0.0, 4.0):
         choice = choose(QUESTION, [VIEW], HITS, [proposal("seventh hook", odds=odds)])
-        assert choice.sure == (RIGHT["support"] + RIGHT["odds"] * odds >= SURE)
         assert choice.there == (THERE["support"] + THERE["odds"] * odds >= LEAST)
+        assert choice.sure == (choice.there and RIGHT["support"] + RIGHT["odds"] * odds >= SURE)
 
 
 def test_the_learned_weights_name_what_is_seen() -> None:

@@ -10,7 +10,7 @@ from lab.learn import answers, choosing, functions, summaries
 from lab.learn.choosing import Asked, Weights
 from lab.learn.functions import PACKAGES, Example, left_out, of_package
 from lab.learn.words import learn_words
-from services.agent.looks import Proposal, whole
+from services.agent.looks import PASSAGE_BUDGET, Proposal, whole
 from services.agent.meaning import Meanings, table
 from services.agent.quotes import quote
 from services.agent.weighing import SEEN
@@ -93,14 +93,17 @@ def test_logistic_weights_that_were_planted_come_back() -> None:
     assert choosing.logistic(rows, np.where(half > 0, drawn, 1 - drawn), half)[0] > 0.8
 
 
-TEXT = book("The key hung on the seventh hook.\n\nThe lamp was lit at six, by hand, and put out at four.\n")
+TEXT = book(
+    "The key hung on the seventh hook.\n\nThe lamp was lit at six, by hand, and put out at four.\n"
+    + "\n" * PASSAGE_BUDGET
+)
 
 
-def put(question: str, answers: list[str], *said: tuple[str, str, float], text: str = "a") -> Asked:
+def put(question: str, answers: list[str], *said: tuple[str, str, float], on: str = "a") -> Asked:
     """Proposals as (kind, words, odds)."""
     at = lambda words: (TEXT.text.index(words), TEXT.text.index(words) + len(words))  # noqa: E731
     found = [Proposal(quote(TEXT, at(words)), kind, odds, [-0.1]) for kind, words, odds in said]  # type: ignore[arg-type]
-    return Asked(text, "squad", question, [TEXT], [whole(TEXT)], found, answers)
+    return Asked(on, choosing.ARTICLES, question, [TEXT], [whole(TEXT)], found, answers)
 
 
 def weights(least: float = 0.0, sure: float = float("inf"), **right: float) -> Weights:
@@ -126,8 +129,8 @@ def planted() -> list[Asked]:
     for n in range(400):
         there = n % 2 == 0
         odds = pick.gauss(2.0 if there else -2.0, 1.5)
-        said = [("first", "six", odds), ("second", "seventh hook", odds - 1)]
-        found.append(put("At what hour was the lamp lit?", ["six"] if there else [], *said, text="abcd"[n // 2 % 4]))
+        said = [("read", "six", odds), ("first", "seventh hook", odds - 1)]
+        found.append(put("At what hour was the lamp lit?", ["six"] if there else [], *said, on="abcd"[n // 2 % 4]))
     return found
 
 
@@ -142,12 +145,12 @@ def test_weights_that_are_learned_choose_and_refuse_and_the_edge_is_where_it_was
     assert np.isfinite(made.sure)  # the first look tells as much as both
 
 
-def test_texts_are_scored_by_weights_of_the_others() -> None:
+def test_paragraphs_are_scored_by_weights_of_the_others() -> None:
     told = planted()
     poisoned = [
-        one if one.text != "a" else put(one.question, ["seventh hook"], *said_of(one), text="a") for one in told
+        one if one.paragraph != "a" else put(one.question, ["seventh hook"], *said_of(one), on="a") for one in told
     ]
-    made = {one.text: weights for one, weights in choosing.left_out(poisoned)}
+    made = {one.paragraph: weights for one, weights in choosing.left_out(poisoned)}
     (first, second) = poisoned[0].found
     assert made["a"].walk(poisoned[0]).said is first  # nobody told these that the hook is right
     assert not np.allclose(made["a"].weights["right"], made["b"].weights["right"]) and second.quote.text != "six"
