@@ -2,8 +2,8 @@
 
     python -m lab.eval [FAMILY...] [--n N] [--seed S] [--quick] [--squad FILE] [--out lab/results/eval.json]
 
-Without names: all families into a file begun anew, about 40 minutes on two cores; --quick: ten minutes, wide intervals, no
-text of 64,000 words.
+Without names: all families into a file begun anew, about 40 minutes on two cores; --quick: ten minutes, wide
+intervals, no text of 64,000 words.
 The figures of a family are in the file when it ends, so a run that was broken off goes on with the names of the others.
 """
 

@@ -4,7 +4,7 @@ Texts of two kinds: n with `single`, which holds ten unlike facts of sentences m
 training's own (lab/made.py), all at ten depths; and three for each two of these with 32 keys of one kind (`multikey`),
 four people with four values each (`multivalue`: the share of values said), and four chains of five names (`variables`:
 the share of names said; `variable_value`: the number behind the last name). So every question has many other facts
-beside its own in the text, and several are asked of one reading, each on a fork of its own; their intervals count texts.
+beside its own in the text, and several are asked of one reading, each on a fork; their intervals count texts.
 A hit is the wanted words within the quotes, whole. `product`: the same through services/agent.
 """
 
