@@ -2,9 +2,10 @@
 
     python bench/llama_cpp_convert.py LLAMA_CPP_SOURCE lab/model OUT.gguf [--outtype bf16]
 
-Three things llama.cpp wants otherwise: an lm_head of its own (it ties nothing for this architecture), a class for the
-tokenizer, and a known name for the pre-tokenizer. Speed does not depend on the last, so it is told "kimi-k2".
-Needs transformers, safetensors and sentencepiece in the environment; not part of the product.
+Three things llama.cpp wants otherwise: an lm_head of its own (it ties nothing for this architecture; the shipped file
+has one), a class for the tokenizer, and a known name for the pre-tokenizer. Speed does not depend on the last, so it is
+told "kimi-k2".
+Needs transformers (the extra `parity`); not part of the product.
 """
 
 import argparse

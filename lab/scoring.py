@@ -3,8 +3,8 @@
 import math
 import re
 import string
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 
@@ -37,7 +37,7 @@ def holds(said: str, wanted: str) -> float:
     return float(f" {' '.join(plain(wanted))} " in f" {' '.join(plain(said))} ")
 
 
-def wilson(hits: float, n: int) -> tuple[float, float]:
+def wilson(hits: float, n: float) -> tuple[float, float]:
     """95 % score interval of a share (Wilson 1927); not empty at 0 and at 1."""
     share, spread = hits / n, Z * Z / n
     middle = (share + spread / 2) / (1 + spread)
@@ -53,22 +53,42 @@ def bootstrap(values: Sequence[float]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def mean(values: Sequence[float], scale: float = 100) -> dict:
+def design_effect(values: Sequence[float], texts: Sequence[Hashable]) -> float:
+    """How many times wider the mean's variance is than were the values independent (Kish 1965); 1 at least.
+
+    `texts` names the text of each value. The variance over texts is the ratio estimator's; of few texts it is rough.
+    """
+    found, sample = defaultdict(list), np.asarray(values, float)
+    for text, value in zip(texts, sample - sample.mean(), strict=True):
+        found[text].append(value)
+    if len(found) < 2 or not sample.var():
+        return 1.0
+    over_texts = sum(sum(off) ** 2 for off in found.values()) * len(found) / (len(found) - 1)
+    return max(1.0, float(over_texts / (sample.var() * len(sample))))
+
+
+def mean(values: Sequence[float], scale: float = 100, texts: Sequence[Hashable] = ()) -> dict:
     """Value, n and the 95 % interval: Wilson's for hits and misses, the bootstrap's for everything else.
 
-    Items are taken as independent: questions that share a text make the true interval somewhat wider.
+    `texts` names the text of each value, where several values share one: the interval is then as wide as the design
+    effect says, and the figure tells how many texts there are.
     """
-    share = len(values) > 0 and set(values) <= {0.0, 1.0}
-    return figure(values, wilson(sum(values), len(values)), scale) if share else gain(values, scale)
+    if not (len(values) > 0 and set(values) <= {0.0, 1.0}):
+        return gain(values, scale, texts)
+    count = len(values) / (design_effect(values, texts) if texts else 1.0)
+    return figure(values, wilson(sum(values) / len(values) * count, count), scale, texts)
 
 
-def gain(values: Sequence[float], scale: float = 100) -> dict:
+def gain(values: Sequence[float], scale: float = 100, texts: Sequence[Hashable] = ()) -> dict:
     """The mean of paired differences; the interval is always the bootstrap's."""
     if not len(values):
         raise ValueError("a mean of no values: the measure found nothing to count")
-    return figure(values, bootstrap(values), scale)
+    wider, middle = math.sqrt(design_effect(values, texts)) if texts else 1.0, sum(values) / len(values)
+    edges = np.clip([middle + wider * (edge - middle) for edge in bootstrap(values)], min(values), max(values))
+    return figure(values, (float(edges[0]), float(edges[1])), scale, texts)
 
 
-def figure(values: Sequence[float], ci95: tuple[float, float], scale: float) -> dict:
+def figure(values: Sequence[float], ci95: tuple[float, float], scale: float, texts: Sequence[Hashable]) -> dict:
     middle = scale * sum(values) / len(values)
-    return {"value": round(middle, 2), "n": len(values), "ci95": [round(scale * edge, 2) for edge in ci95]}
+    found = {"value": round(middle, 2), "n": len(values), "ci95": [round(scale * edge, 2) for edge in ci95]}
+    return found | ({"texts": len(set(texts))} if texts else {})

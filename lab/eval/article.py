@@ -6,50 +6,47 @@ little supports them.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
-from lab.eval.asking import MODES, answered, ask, each, groups, session
-from lab.eval.items import Row, articles, document, sample, valid
+from lab.eval.asking import MODES, Told, ask, each, groups, read_in_full, session, told
+from lab.eval.items import Row, articles, document, measured, sample
 from lab.eval.run import Figures, Run, graded, literal
-from services.agent import Answer, answer, read_source, retrieve
+from services.agent import Answer, answer, retrieve
 from services.agent.answer import PASSAGES, shown
 from services.agent.model import special
 from services.agent.prompts import question_turn
 from services.agent.types import SourceView
 from services.inference.client import InferenceClient
 
-Told = dict[str, tuple[str | None, list[str]]]  # by way: the answer, and every quote of it
-
 
 def measure(run: Run) -> Figures:
-    rows = valid("qa/squad")
+    rows = measured("qa/squad")
     whole = articles(rows)
     picked = groups(sample([r for r in rows if r["title"] in whole], run.n, run.seed), lambda r: r["title"])
     run.total(sum(map(len, picked)))
     found = [one for questions in picked for one in over(run, whole[questions[0]["title"]], questions)]
-    return figures(found)
+    return figures([row for questions in picked for row in questions], found)
 
 
-def over(run: Run, paragraphs: list[str], questions: list[Row]) -> list[tuple[Row, str, Told]]:
-    """Of one article: each row with the article's text and what was told."""
-    view = document(questions[0]["title"], "\n\n".join(paragraphs))
-    with session(run.client) as name:
-        result = read_source(run.client, view, name)
-        run.notes.append(f"article {view.title!r}: {result.position} tokens read in full, {len(questions)} questions")
-        read = replace(view, engine_session=name)
-        told = each(lambda row: looks(run.client, read, row["question"]), questions, run.step)
-    return [(row, view.text, one) for row, one in zip(questions, told, strict=True)]
+def over(run: Run, paragraphs: list[str], questions: list[Row]) -> list[dict[str, Told]]:
+    """What is told to each question on one article, by way."""
+    with read_in_full(run, document(questions[0]["title"], "\n\n".join(paragraphs))) as view:
+        return each(lambda row: looks(run.client, view, row["question"]), questions, run.step)
 
 
-def looks(client: InferenceClient, view: SourceView, question: str) -> Told:
+def looks(client: InferenceClient, view: SourceView, question: str) -> dict[str, Told]:
     passages = [hit.block.text for hit in shown(retrieve([view], question, PASSAGES))]
-    found: Told = {}
-    for mode in MODES:
-        for way, where, turn in (("read", view.engine_session or "", []), ("bm25", "", passages)):
-            said = ask(client, where, [*question_turn(question, turn), special("answer")], mode)
-            found[f"{way}.{mode}"] = answered(said), [q.strip() for q in said.quotes]
-    told = of_product(client, view, question)
-    return found | {"product": (short(told), [q.text for q in told.quotes])}
+    turns = {"read": (view.engine_session or "", []), "bm25": ("", passages)}
+    found = {
+        f"{way}.{mode}": told(ask(client, where, [*question_turn(question, turn), special("answer")], mode), view.text)
+        for way, (where, turn) in turns.items()
+        for mode in MODES
+    }
+    return found | {"product": told_by_product(client, view, question)}
+
+
+def told_by_product(client: InferenceClient, view: SourceView, question: str) -> Told:
+    given = of_product(client, view, question)
+    return short(given), [(quote.text, view.text) for quote in given.quotes]
 
 
 def of_product(client: InferenceClient, view: SourceView, question: str) -> Answer:
@@ -67,11 +64,11 @@ def short(told: Answer) -> str | None:
     return lead.rstrip("“").rstrip().removesuffix("—").strip() or first.text
 
 
-def figures(found: Sequence[tuple[Row, str, Told]]) -> Figures:
+def figures(rows: Sequence[Row], found: Sequence[dict[str, Told]]) -> Figures:
     out: Figures = {}
-    wanted = [row["answers"] for row, _, _ in found]
-    for way in found[0][2]:
-        out |= graded(f"article.{way}", [told[way][0] for _, _, told in found], wanted)
-        quotes = [(quote, text) for _, text, told in found for quote in told[way][1]]
+    wanted, titles = [row["answers"] for row in rows], [row["title"] for row in rows]
+    for way in found[0]:
+        out |= graded(f"article.{way}", [one[way][0] for one in found], wanted, titles)
+        quotes = [pair for one in found for pair in one[way][1]]
         out |= {f"article.{way}.literal": literal(quotes)} if quotes else {}
     return out

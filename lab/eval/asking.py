@@ -4,10 +4,14 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from typing import Any, TypeVar
 
+from lab.eval.run import Run
 from services import errors
+from services.agent import read_source
 from services.agent.model import Said, listen, special, text
+from services.agent.types import SourceView
 from services.inference.client import InferenceClient
 from services.inference.pb import inference_pb2 as pb
 
@@ -17,6 +21,7 @@ TOGETHER = 4  # questions in the engine at once; an answer takes three of its si
 ANSWER_TOKENS = 48
 MODES = ("free", "copy")  # decoding: as the model likes; quotes held to what was read (Sampling.copy)
 READ = ("doc", "file")  # specials before a text that may be quoted
+Told = tuple[str | None, list[tuple[str, str]]]  # the answer, None for a refusal; quotes, each with its source
 
 
 @contextmanager
@@ -59,6 +64,25 @@ def source(session_id: str, prompt: Sequence[pb.Part]) -> pb.Copy:
 def answered(said: Said) -> str | None:
     """The first quote; "" when there is none; None when the model says that the text does not tell."""
     return None if said.none else (said.quotes[0].strip() if said.quotes else "")
+
+
+@contextmanager
+def read_in_full(run: Run, view: SourceView) -> Iterator[SourceView]:
+    """The source with a reading of the whole of it, as after an upload; the reading is deleted afterwards."""
+
+    def tell(kind: str, data: dict[str, Any]) -> None:
+        if kind == "reading.progress":
+            run.doing(f"reading: {data['done']:,} of {data['total']:,} tokens")
+
+    with session(run.client) as name:
+        result = read_source(run.client, view, name, tell)
+        run.doing("")
+        run.notes.append(f"{view.title!r}: {result.position} tokens read in full")
+        yield replace(view, engine_session=name)
+
+
+def told(said: Said, source_text: str) -> Told:
+    return answered(said), [(quote.strip(), source_text) for quote in said.quotes]
 
 
 def each(work: Callable[[T], R], items: Sequence[T], step: Callable[[], None], together: int = TOGETHER) -> list[R]:

@@ -1,5 +1,6 @@
 """What is measured on: the pack's `valid` rows, held-out text, articles put together again, SQuAD-format files."""
 
+import hashlib
 import json
 import random
 import tempfile
@@ -8,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
-from lab.corpus import held_out, text_of
+from lab.corpus import left_out, text_of
 from lab.pack import PACK, rows
 from services.agent.types import SourceView
 from services.ingest import parse_document
@@ -37,6 +38,23 @@ def pack_file(name: str) -> Path:
 @lru_cache(maxsize=8)
 def valid(name: str) -> tuple[Row, ...]:
     return tuple(row for row in rows(pack_file(name)) if row["split"] == "valid")
+
+
+def calibrating(title: str) -> bool:
+    """Is an article (its rows in `valid`) set aside for calibrating refusals? One title in five or so, by its hash."""
+    return int(hashlib.sha256(title.encode()).hexdigest(), 16) % 5 == 0
+
+
+@lru_cache(maxsize=8)
+def measured(name: str) -> tuple[Row, ...]:
+    """The `valid` rows that are measured on: no calibration saw their article."""
+    return tuple(row for row in valid(name) if not calibrating(row["title"]))
+
+
+@lru_cache(maxsize=8)
+def for_calibration(name: str) -> tuple[Row, ...]:
+    """The other `valid` rows: never measured on."""
+    return tuple(row for row in valid(name) if calibrating(row["title"]))
 
 
 def sample(items: Sequence[T], n: int, seed: int) -> list[T]:
@@ -79,7 +97,7 @@ def held_texts(kind: str, untouched: bool = False) -> tuple[str, ...]:
     `untouched`: without those of which a training task shows a piece (the article's title or the page's path says so).
     """
     files = sorted((PACK / "corpus").glob(f"{kind}-*.jsonl.zst")) or [pack_file(f"corpus/{kind}-00")]
-    found = [(row, f"/{path.name}") for path in files for row in rows(path) if held_out(row)]
+    found = [(row, f"/{path.name}") for path in files for row in rows(path) if left_out(row)]
     shown = in_tasks() if untouched else frozenset()
     return tuple(sorted(text_of(row | {"part": part}) for row, part in found if not names(row) & shown))
 

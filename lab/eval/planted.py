@@ -157,7 +157,7 @@ def multivalue(pick: random.Random, people: int = 4, values: int = 4) -> Task:
     return Task(said, [(SHARED[1].format(key=owners[n]), tuple(drawn[n::people]), n) for n in range(people)])
 
 
-def variables(pick: random.Random, chains: int = 3, hops: int = 4) -> tuple[Task, Task]:
+def variables(pick: random.Random, chains: int = 4, hops: int = 4) -> tuple[Task, Task]:
     """Chains of names that stand for one another: which stand for a number, and for what number the last one stands."""
     names = ["".join(pick.sample(string.ascii_uppercase, 3)) for _ in range(chains * (hops + 1))]
     if len(set(names)) < len(names):

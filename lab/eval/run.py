@@ -3,7 +3,7 @@
 import json
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,8 +13,8 @@ from services.inference.client import InferenceClient
 Figures = dict[str, dict]
 
 
-def nothing() -> None:
-    """A step that tells nobody."""
+def nothing(*_: object) -> None:
+    """Tells nobody."""
 
 
 @dataclass(frozen=True)
@@ -23,22 +23,28 @@ class Run:
     n: int
     seed: int = 1
     squad: Path | None = None  # a file of one's own in SQuAD's format
-    total: Callable[[int], None] = lambda count: None  # how many steps there will be
+    total: Callable[[int], None] = nothing  # how many steps there will be
     step: Callable[[], None] = nothing
+    doing: Callable[[str], None] = nothing  # what goes on now, while no step ends
     notes: list[str] = field(default_factory=list)
 
 
-def percent(values: Sequence[float]) -> dict:
-    return mean(values) | {"unit": "%"}
+def percent(values: Sequence[float], texts: Sequence[Hashable] = ()) -> dict:
+    return mean(values, texts=texts) | {"unit": "%"}
 
 
-def graded(name: str, said: Sequence[str | None], wanted: Sequence[Sequence[str]]) -> Figures:
-    """F1 and exact match against the best of the accepted answers, and refusals; a refusal scores nothing."""
+def graded(
+    name: str, said: Sequence[str | None], wanted: Sequence[Sequence[str]], texts: Sequence[Hashable]
+) -> Figures:
+    """F1 and exact match against the best of the accepted answers, and refusals; a refusal scores nothing.
+
+    `texts` names the text of each answer.
+    """
     pairs = list(zip(said, wanted, strict=True))
     return {
-        f"{name}.f1": percent([best(f1, s or "", w) if s is not None else 0.0 for s, w in pairs]),
-        f"{name}.em": percent([best(exact, s or "", w) if s is not None else 0.0 for s, w in pairs]),
-        f"{name}.false_refusals": percent([float(s is None) for s in said]),
+        f"{name}.f1": percent([best(f1, s or "", w) if s is not None else 0.0 for s, w in pairs], texts),
+        f"{name}.em": percent([best(exact, s or "", w) if s is not None else 0.0 for s, w in pairs], texts),
+        f"{name}.false_refusals": percent([float(s is None) for s in said], texts),
     }
 
 

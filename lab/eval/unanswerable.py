@@ -1,50 +1,77 @@
 """Does it say so when the text does not tell? The paragraph with the answer is taken out of its article.
 
-What is left are the article's other paragraphs, the nearest to the question by BM25: the hardest there are. Now and
-then one of them holds the answer as well; such a question counts as a miss when it is answered.
+`free`, `copy`: the model alone, shown the three passages that are nearest to the question by BM25, the hardest there
+are; `shown`: the nearest one alone. `product`: as a user gets it, with the article read in full. Now and then what is
+left holds the answer as well; such a question counts as a miss when it is answered. False refusals: the same with the
+paragraph in its place.
 """
 
-from lab.eval.asking import MODES, answered, ask, each, groups
-from lab.eval.items import Row, articles, document, sample, valid
-from lab.eval.run import Figures, Run, percent
-from services.agent import answer, retrieve
+import random
+
+from lab.eval.article import of_product
+from lab.eval.asking import MODES, answered, ask, each, groups, read_in_full
+from lab.eval.items import Row, articles, document, measured, sample
+from lab.eval.run import Figures, Run, nothing, percent
+from services.agent import retrieve
 from services.agent.answer import PASSAGES, shown
 from services.agent.model import special
 from services.agent.prompts import question_turn
 from services.agent.types import SourceView
 from services.inference.client import InferenceClient
 
+OF_EACH = 3  # questions on a paragraph: the article without it is read once for them
+
 
 def measure(run: Run) -> Figures:
-    rows = valid("qa/squad")
+    rows = measured("qa/squad")
     whole = articles(rows)
-    picked = sample([row for row in rows if row["title"] in whole], run.n, run.seed)
-    paragraphs = groups(picked, lambda r: r["context"])
-    run.total(len(paragraphs))
-    told = each(lambda group: without(run.client, whole[group[0]["title"]], group), paragraphs, run.step)
-    flat = [row for group in told for row in group]
-    names = sorted(flat[0])
-    return {f"unanswerable.{name}": percent([row[name] for row in flat]) for name in names}
+    picked = drawn([row for row in rows if row["title"] in whole], run.n, run.seed)
+    run.total(sum(map(len, picked)))
+    by_article = groups(picked, lambda questions: questions[0]["title"])
+    told = [one for paragraphs in by_article for one in of_article(run, whole, paragraphs)]
+    texts = [row["context"] for paragraphs in by_article for questions in paragraphs for row in questions]
+    return {f"unanswerable.{name}": percent([row[name] for row in told], texts) for name in sorted(told[0])}
 
 
-def without(client: InferenceClient, paragraphs: list[str], rows: list[Row]) -> list[dict[str, float]]:
-    """Of one paragraph's questions: refused when it is gone, and although it is there; by the model, by the agent."""
-    gold = rows[0]["context"]
-    gone = document("gone", "\n\n".join(p for p in paragraphs if p != gold))
-    there = document("there", "\n\n".join(paragraphs))
-    return [told(client, gone, there, row) for row in rows]
+def drawn(rows: list[Row], n: int, seed: int) -> list[list[Row]]:
+    """Paragraphs at random with at most three questions each, until there are n questions."""
+    paragraphs = sample(groups(rows, lambda r: r["context"]), len(rows), seed)
+    pick, found = random.Random(seed), []
+    while paragraphs and sum(map(len, found)) < n:
+        group = paragraphs.pop()
+        found.append(pick.sample(group, min(OF_EACH, len(group))))
+    return found
 
 
-def told(client: InferenceClient, gone: SourceView, there: SourceView, row: Row) -> dict[str, float]:
+def of_article(run: Run, whole: dict[str, list[str]], paragraphs: list[list[Row]]) -> list[dict[str, float]]:
+    title = paragraphs[0][0]["title"]
+    with read_in_full(run, document(title, "\n\n".join(whole[title]))) as there:
+        told = each(lambda rows: of_paragraph(run, whole[title], there, rows), paragraphs, nothing)
+    return [one for found in told for one in found]
+
+
+def of_paragraph(run: Run, paragraphs: list[str], there: SourceView, rows: list[Row]) -> list[dict[str, float]]:
+    """Refused when it is gone, and although it is there; by the model, by the agent."""
+    left = [p for p in paragraphs if p != rows[0]["context"]]
+    with read_in_full(run, document(f"{there.title} less one paragraph", "\n\n".join(left))) as gone:
+        return [told(run, gone, there, row) for row in rows]
+
+
+def told(run: Run, gone: SourceView, there: SourceView, row: Row) -> dict[str, float]:
     question = row["question"]
     near = [hit.block.text for hit in shown(retrieve([gone], question, PASSAGES))]
-    with_gold = [row["context"], *near[: PASSAGES - 1]]
+    passages = {"": (near, [row["context"], *near[: PASSAGES - 1]]), "shown.": (near[:1], [row["context"]])}
     found: dict[str, float] = {}
-    for mode in MODES:
-        said = [
-            answered(ask(client, "", [*question_turn(question, p), special("answer")], mode)) for p in (near, with_gold)
-        ]
-        found |= {f"{mode}.said_so": float(said[0] is None), f"{mode}.false_refusals": float(said[1] is None)}
-    found["product.said_so"] = float(not answer(client, [gone], "", question).answered)
-    found["product.false_refusals"] = float(not answer(client, [there], "", question).answered)
+    for way, (without, within) in passages.items():
+        for mode in MODES:
+            found[f"{way}{mode}.said_so"] = refused(run.client, question, without, mode)
+            found[f"{way}{mode}.false_refusals"] = refused(run.client, question, within, mode)
+    found["product.said_so"] = float(not of_product(run.client, gone, question).answered)
+    found["product.false_refusals"] = float(not of_product(run.client, there, question).answered)
+    run.step()
     return found
+
+
+def refused(client: InferenceClient, question: str, passages: list[str], mode: str) -> float:
+    said = ask(client, "", [*question_turn(question, passages), special("answer")], mode)
+    return float(answered(said) is None)

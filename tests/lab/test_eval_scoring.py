@@ -8,7 +8,7 @@ import pytest
 
 from lab.eval.items import Missing, squad_file
 from lab.eval.run import graded, literal, merged
-from lab.scoring import best, bootstrap, exact, f1, gain, holds, mean, plain, wilson
+from lab.scoring import best, bootstrap, design_effect, exact, f1, gain, holds, mean, plain, wilson
 
 
 def test_normalisation_is_squads() -> None:
@@ -50,7 +50,7 @@ def test_the_bootstrap_is_near_the_normal_interval_of_many_values() -> None:
 
 
 def test_a_refusal_scores_nothing_and_is_counted() -> None:
-    found = graded("x", [None, "", "two dogs"], [["a"], ["b"], ["dogs", "two dogs"]])
+    found = graded("x", [None, "", "two dogs"], [["a"], ["b"], ["dogs", "two dogs"]], "xyz")
     assert found["x.em"]["value"] == found["x.f1"]["value"] == pytest.approx(33.33)
     assert found["x.false_refusals"]["value"] == pytest.approx(33.33)
     assert found["x.em"]["n"] == 3
@@ -60,6 +60,26 @@ def test_differences_get_the_bootstraps_interval_also_when_all_are_zero_or_one()
     values = [0.0] * 14 + [1.0]
     assert gain(values)["ci95"][0] == 0.0 < mean(values)["ci95"][0]
     assert gain(values)["value"] == mean(values)["value"] == 6.67
+
+
+def test_questions_of_one_text_widen_the_interval_as_far_as_they_agree() -> None:
+    agreeing = [1.0] * 10 + [0.0] * 10  # two texts, all right and all wrong
+    texts = [0] * 10 + [1] * 10
+    assert design_effect(agreeing, texts) == pytest.approx(20)  # twenty answers tell what one would
+    assert mean(agreeing, texts=texts)["ci95"] == [round(100 * edge, 2) for edge in wilson(0.5, 1)]
+    assert design_effect([0.0, 1.0] * 10, texts) == 1.0
+    assert mean([0.0, 1.0] * 10, texts=texts)["ci95"] == mean([0.0, 1.0] * 10)["ci95"]
+    assert mean(agreeing, texts=texts)["texts"] == 2 and "texts" not in mean(agreeing)
+
+
+def test_the_design_effect_is_one_and_the_number_within_a_text_times_their_correlation() -> None:
+    pick, texts = np.random.default_rng(7), np.repeat(np.arange(3_000), 5)
+    values = pick.normal(size=3_000)[texts] + np.sqrt(3) * pick.normal(size=15_000)  # correlation 1/4
+    assert design_effect(values, texts.tolist()) == pytest.approx(1 + 4 / 4, rel=0.06)
+    low, high = gain(values, 1_000, texts.tolist())["ci95"]
+    alone = gain(values, 1_000)["ci95"]
+    assert (high - low) / (alone[1] - alone[0]) == pytest.approx(math.sqrt(2), rel=0.03)
+    assert gain([0.0] * 9 + [0.1], 1, [0] * 9 + [1])["ci95"][0] == 0.0  # a mean is never below its values
 
 
 def test_no_values_are_no_mean() -> None:

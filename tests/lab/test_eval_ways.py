@@ -1,13 +1,22 @@
 """What is taken for the answer of the product, and which sentences the references choose."""
 
+import json
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
+import pytest
+import zstandard
 from lexrank import STOPWORDS, LexRank
 
+from lab import corpus
+from lab.corpus import held_out
+from lab.eval import items, leak
 from lab.eval.article import short
 from lab.eval.asking import answered, groups, source
-from lab.eval.items import articles, sample
+from lab.eval.items import articles, for_calibration, measured, sample, valid
 from lab.eval.summaries import others, rouge
+from lab.pack import PACK
 from services.agent.model import Said, special
 from services.agent.prompts import question_turn
 from services.agent.types import Answer, Quote
@@ -51,6 +60,44 @@ def test_posts_with_one_title_are_no_article() -> None:
     ]
     assert articles(rows) == {"Cat": [f"{n} " * 4_000 for n in (2, 1, 0)]}
     assert articles(rows[:1]) == {}
+
+
+@pytest.fixture
+def pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A training pack of one question and three articles, of which training read one."""
+    titles = ["Asked about", "Nothing asked"]
+    kept = [{"id": "wiki-1", "title": title, "text": f"{title}, at length."} for title in titles]
+    by_hash = next(n for n in range(2_000) if held_out({"id": f"wiki-{n}"}))
+    files = {
+        "qa/squad": [{"title": "Asked_about", "split": "valid"}],
+        "corpus/wiki-00": [*kept, {"id": f"wiki-{by_hash}", "title": "By its hash", "text": "By its hash, at length."}],
+    }
+    for name, rows in files.items():
+        path = tmp_path / f"{name}.jsonl.zst"
+        path.parent.mkdir()
+        path.write_bytes(zstandard.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
+    for module in (corpus, items):
+        monkeypatch.setattr(module, "PACK", tmp_path)
+    corpus.asked_titles.cache_clear()
+    items.held_texts.cache_clear()
+    yield tmp_path
+    corpus.asked_titles.cache_clear()
+    items.held_texts.cache_clear()
+
+
+def test_text_that_is_measured_on_is_what_training_leaves_out(pack: Path) -> None:
+    """By `left_out`, the rule that lab.parcel packs by: articles of the questions too."""
+    assert items.held_texts("wiki") == ("Asked about, at length.", "By its hash, at length.")
+    assert list(leak.trained(pack / "corpus/wiki-00.jsonl.zst")) == ["Nothing asked, at length."]
+
+
+@pytest.mark.skipif(not (PACK / "qa/squad.jsonl.zst").exists(), reason="the training pack is not part of a clone")
+def test_no_article_is_both_calibrated_on_and_measured() -> None:
+    every, calibrated, kept = (rows("qa/squad") for rows in (valid, for_calibration, measured))
+    assert not {row["title"] for row in calibrated} & {row["title"] for row in kept}
+    assert sorted(row["id"] for row in (*calibrated, *kept)) == sorted(row["id"] for row in every)
+    assert calibrated and articles(calibrated) and articles(kept)
+    assert 0.05 < len(calibrated) / len(every) < 0.3
 
 
 def test_samples_are_the_same_for_the_same_seed() -> None:
