@@ -51,7 +51,7 @@ faults: setup  ## kills, flips, full disks, bad lines; about a minute. KILLS=100
 bench: setup  ## the measurements of bench/
 	@$(BIN)/python -m bench
 
-eval: setup-python  ## the shipped model measured through the product, about an hour. ARGS="--quick" or "squad --n 50"
+eval: setup-python  ## the shipped model measured through the product, about 40 minutes. ARGS="--quick" or "squad --n 50"
 	@$(BIN)/python -m lab.eval $(ARGS)
 
 proto: setup-python  ## services/inference/pb from proto/inference.proto

@@ -1,8 +1,7 @@
 """The corpus as flat arrays of tokens, drawn from by position (`lab.parcel` makes them and takes them along).
 
-Held out, for perplexity and for honest questions: one text in two hundred by its name's hash (`held_out`, all that the
-shipped model left out) and, from the next model on, nine books by name and the articles that the `valid` questions are
-about (`left_out`). When that model ships, the two become one.
+Held out, for perplexity and for honest questions: one text in two hundred by its name's hash, nine books by name and
+the articles that the `valid` questions are about.
 """
 
 import functools
@@ -28,14 +27,13 @@ def asked_titles() -> frozenset[str]:
     return frozenset(row["title"].replace("_", " ").lower() for row in valid)
 
 
-def held_out(row: dict) -> bool:
-    """What the shipped model (lab/model) has not read."""
+def by_hash(row: dict) -> bool:
     return zlib.crc32(row["id"].encode()) % 200 == 0
 
 
-def left_out(row: dict) -> bool:
-    """What the parcels leave out, and so the next model."""
-    return held_out(row) or row["id"] in HELD_BOOKS or (row.get("title") or "").lower() in asked_titles()
+def held_out(row: dict) -> bool:
+    """What the parcels leave out, and so the model that ships."""
+    return by_hash(row) or row["id"] in HELD_BOOKS or (row.get("title") or "").lower() in asked_titles()
 
 
 def text_of(row: dict) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from lab.corpus import KINDS, left_out, text_of
+from lab.corpus import KINDS, held_out, text_of
 from lab.pack import PACK, rows
 
 FILES = ("wiki-00", "wiki-01", "books-00", "books-01", "docs-00", "code-00")
@@ -33,7 +33,7 @@ def encode(name: str) -> dict[tuple[int | str, str], list[np.ndarray]]:
     found, kind = defaultdict(list), name.split("-")[0]
     for row in rows(PACK / f"corpus/{name}.jsonl.zst"):
         ids = tokenizer.encode(text_of(row | {"part": f"/{name}"})).ids
-        found["held" if left_out(row) else parcel_of(row), kind].append(np.array(ids, np.uint16))
+        found["held" if held_out(row) else parcel_of(row), kind].append(np.array(ids, np.uint16))
     return found
 
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
-from lab.corpus import left_out, text_of
+from lab.corpus import held_out, text_of
 from lab.pack import PACK, rows
 from services.agent.types import SourceView
 from services.ingest import parse_document
@@ -97,7 +97,7 @@ def held_texts(kind: str, untouched: bool = False) -> tuple[str, ...]:
     `untouched`: without those of which a training task shows a piece (the article's title or the page's path says so).
     """
     files = sorted((PACK / "corpus").glob(f"{kind}-*.jsonl.zst")) or [pack_file(f"corpus/{kind}-00")]
-    found = [(row, f"/{path.name}") for path in files for row in rows(path) if left_out(row)]
+    found = [(row, f"/{path.name}") for path in files for row in rows(path) if held_out(row)]
     shown = in_tasks() if untouched else frozenset()
     return tuple(sorted(text_of(row | {"part": part}) for row, part in found if not names(row) & shown))
 

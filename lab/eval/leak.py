@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from lab.corpus import left_out
+from lab.corpus import held_out
 from lab.eval.items import Missing, held_texts, valid
 from lab.eval.run import Figures, Run
 from lab.pack import PACK, rows
@@ -56,7 +56,7 @@ def trained(path) -> Iterator[str]:
     """Texts of a file of the pack that training may have read."""
     for row in rows(path):
         if path.parent.name == "corpus":
-            if not left_out(row):
+            if not held_out(row):
                 yield row["text"]
         elif row.get("split", "train") == "train":
             yield from (row[name] for name in ("context", "document", "code", "text") if row.get(name))

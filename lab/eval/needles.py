@@ -1,9 +1,10 @@
 """Facts planted in 4,000, 16,000 and 64,000 words that training left out, read in full, then asked for.
 
-Two texts of each length: `single` holds ten unlike facts of sentences made for this measure and ten of training's own
-(lab/made.py), all at ten depths; the other one holds 32 keys of one kind (`multikey`), four people with four values
-each (`multivalue`: the share of values said), and four chains of five names (`variables`: the share of names said;
-`variable_value`: the number behind the last name). So every question has many other facts beside its own in the text.
+Texts of two kinds: n with `single`, which holds ten unlike facts of sentences made for this measure and ten of
+training's own (lab/made.py), all at ten depths; and three for each two of these with 32 keys of one kind (`multikey`),
+four people with four values each (`multivalue`: the share of values said), and four chains of five names (`variables`:
+the share of names said; `variable_value`: the number behind the last name). So every question has many other facts
+beside its own in the text, and several are asked of one reading, each on a fork; their intervals count texts.
 A hit is the wanted words within the quotes, whole. `product`: the same through services/agent.
 """
 
@@ -32,7 +33,7 @@ Scored = tuple[str, Asked, float, int]  # measure, what was asked, share of the 
 
 
 def measure(words: int, run: Run) -> Figures:
-    kinds = [(n, kind) for n in range(run.n) for kind in (0, 1)]
+    kinds = [(n, 0) for n in range(run.n)] + [(n, 1) for n in range(run.n * 3 // 2)]
     texts = [drawn(words, kind, random.Random(f"{run.seed}/{words}/{n}/{kind}")) for n, kind in kinds]
     run.total(sum(len(asked) for _, tasks in texts for asked in tasks.values()))
     told = [(*one, n) for n, (text, tasks) in enumerate(texts) for one in over(run, text, tasks)]

@@ -116,7 +116,7 @@ def _host_memory(device: str) -> Callable[[int], Any]:
 def fingerprint(folder: Path, tokenizer: Tokenizer, contract: dict[str, str]) -> str:
     """The identity of a reading's maker: weights, config, tokenizer, and what else decides bits (dtype, kernels, CPU).
 
-    Computed at every load, never cached beside the file: BLAKE3 takes 30 ms for 62 MiB.
+    Computed at every load, never cached beside the file: BLAKE3 takes 30 ms for 64 MiB.
     """
     hasher = blake3.blake3(json.dumps(contract, sort_keys=True).encode() + tokenizer.digest.encode())
     for path in [folder / "config.json", *sorted(folder.glob("*.safetensors"))]:

@@ -10,7 +10,7 @@ import zstandard
 from lexrank import STOPWORDS, LexRank
 
 from lab import corpus
-from lab.corpus import held_out
+from lab.corpus import by_hash
 from lab.eval import items, leak
 from lab.eval.article import short
 from lab.eval.asking import answered, groups, source
@@ -67,10 +67,10 @@ def pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A training pack of one question and three articles, of which training read one."""
     titles = ["Asked about", "Nothing asked"]
     kept = [{"id": "wiki-1", "title": title, "text": f"{title}, at length."} for title in titles]
-    by_hash = next(n for n in range(2_000) if held_out({"id": f"wiki-{n}"}))
+    hashed = next(n for n in range(2_000) if by_hash({"id": f"wiki-{n}"}))
     files = {
         "qa/squad": [{"title": "Asked_about", "split": "valid"}],
-        "corpus/wiki-00": [*kept, {"id": f"wiki-{by_hash}", "title": "By its hash", "text": "By its hash, at length."}],
+        "corpus/wiki-00": [*kept, {"id": f"wiki-{hashed}", "title": "By its hash", "text": "By its hash, at length."}],
     }
     for name, rows in files.items():
         path = tmp_path / f"{name}.jsonl.zst"
@@ -86,7 +86,7 @@ def pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_text_that_is_measured_on_is_what_training_leaves_out(pack: Path) -> None:
-    """By `left_out`, the rule that lab.parcel packs by: articles of the questions too."""
+    """By the rule that lab.parcel packs by: articles of the questions too."""
     assert items.held_texts("wiki") == ("Asked about, at length.", "By its hash, at length.")
     assert list(leak.trained(pack / "corpus/wiki-00.jsonl.zst")) == ["Nothing asked, at length."]
 

@@ -9,7 +9,7 @@ import zstandard
 
 from lab import corpus, made
 from lab.cloze import clozes
-from lab.corpus import Corpus, left_out
+from lab.corpus import Corpus, held_out
 from lab.loader import LEAST, Share, fill
 from lab.parcel import PARCELS, parcel_of
 from lab.pieces import occurs, places
@@ -151,8 +151,8 @@ def pack(tmp_path, monkeypatch):
 
 
 def test_books_and_asked_articles_are_held_out_and_most_texts_are_not(pack):
-    assert left_out({"id": "book-0130", "title": "The Wonderful Wizard of Oz"})
-    assert left_out({"id": "wiki-1", "title": "Asked about"}) and not left_out({"id": "wiki-1", "title": "Learnt from"})
+    assert held_out({"id": "book-0130", "title": "The Wonderful Wizard of Oz"})
+    assert held_out({"id": "wiki-1", "title": "Asked about"}) and not held_out({"id": "wiki-1", "title": "Learnt from"})
     ordinary = [{"id": f"wiki-{n}", "title": "Nothing asked"} for n in range(2000)]
-    assert 0 < sum(map(left_out, ordinary)) < 40
+    assert 0 < sum(map(held_out, ordinary)) < 40
     assert {parcel_of(row) for row in ordinary} == set(range(PARCELS))
