@@ -68,7 +68,7 @@ class Llama:
         self.model = self.ll.llama_model_load_from_file(str(file).encode(), self.ll.llama_model_default_params())
         self.vocab = self.ll.llama_vocab_n_tokens(self.ll.llama_model_get_vocab(self.model))
         self.params = self.ll.llama_context_default_params()
-        # By default the latents are kept, and attention is computed, in 16 bits: enough to turn ties of 0.001 of a logit.
+        # By default latents are kept and attention is computed in 16 bits: enough to turn ties of 0.001 of a logit.
         self.params.type_k = self.params.type_v = GGML_TYPE_F32
         self.params.flash_attn_type = FLASH_ATTENTION_OFF
         self.params.n_ctx = self.params.n_batch = self.params.n_ubatch = 2048
