@@ -60,8 +60,7 @@ def store(made: Weights, command: str, asked: int, model: str) -> None:
     rounded = {
         name: dict(zip(weighing.SEEN, np.round(row, 3).tolist(), strict=True)) for name, row in made.weights.items()
     }
-    edges = {"least": round(made.least, 3), "sure": round(made.sure, 3)}
-    told = {"weights": rounded, **edges, "command": command, "asked": asked, "model": model}
+    told = {"weights": rounded, "sure": round(made.sure, 3), "command": command, "asked": asked, "model": model}
     weighing.WEIGHTS.write_text(json.dumps(told, indent=1) + "\n")
     weighing.learned.cache_clear()
 

@@ -4,10 +4,8 @@
 of the proposal chosen by these, whether the text answers the question. Learned on what is known after each look, with
 the reading and without: the product may stop after any, and a source may be unread.
 
-All that is printed is cross-validated: each paragraph's questions by the weights of the others, in FOLDS. `least` is
-where FALSE of the questions to SQuAD's whole articles are refused though these answer them (less than what is wanted,
-0.1: there are few, and other articles differ); `sure` the lowest odds of `right` from which to take no further look
-costs at most COST of F1, and of what is said to be missing.
+All that is printed is cross-validated: each paragraph's questions by the weights of the others, in FOLDS. `sure` is the
+lowest odds of `right` from which to take no further look costs at most COST of F1, and of what is said to be missing.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -22,9 +20,9 @@ from services.agent.looks import PASSAGE_BUDGET, Proposal
 from services.agent.types import Hit, SourceView
 from services.agent.weighing import seen
 
-FALSE, COST, RIDGE, FOLDS = 0.065, 0.01, 1e-2, 5
+COST, RIDGE, FOLDS = 0.01, 1e-2, 5
 ARTICLES = "squad-1.1-dev"
-CURVE = (0.03, 0.05, 0.07, 0.09, 0.12, 0.15)
+CURVE = (-1.0, -0.5, 0.0, 0.5, 1.0)
 ORDER = ("read", "first", "together", "second")
 
 
@@ -71,7 +69,6 @@ class Asked:
 @dataclass(frozen=True)
 class Weights:
     weights: dict[str, np.ndarray]  # by name, [len(SEEN)]
-    least: float = 0.0
     sure: float = float("inf")
 
     def walk(self, asked: Asked) -> "Told":
@@ -81,7 +78,7 @@ class Weights:
             right = state.rows @ self.weights["right"]
             at = int(np.argmax(right))
             told = Told(asked, state.found[at], float(state.rows[at] @ self.weights["there"]), float(right[at]), looks)
-            if right[at] >= self.sure and told.there >= self.least:
+            if right[at] >= self.sure and told.there >= 0:
                 break
         return told
 
@@ -94,7 +91,7 @@ class Told:
     right: float = -np.inf
     looks: int = 0
 
-    def score(self, least: float, measure: Callable[[str, str], float] = f1) -> float:
+    def score(self, least: float = 0.0, measure: Callable[[str, str], float] = f1) -> float:
         return self.asked.score(self.said, measure) if self.said and self.there >= least else 0.0
 
 
@@ -138,19 +135,17 @@ def left_out(told: Sequence[Asked]) -> list[tuple[Asked, Weights]]:
 
 
 def learned(told: Sequence[Asked]) -> Weights:
-    pairs = [pair for pair in left_out(told) if is_article(pair[0])]
-    ends = [weights.walk(one).there for one, weights in pairs if one.answers]
-    least = float(np.quantile(ends, FALSE))
-    wanted = gains(pairs, least, np.inf) - COST
-    edges = (edge for edge in np.arange(-2, 6.01, 0.25) if np.all(gains(pairs, least, edge) >= wanted))
-    return replace(fitted(told), least=least, sure=float(next(edges, np.inf)))
+    pairs = [pair for pair in left_out(told) if is_squad(pair[0])]
+    wanted = gains(pairs, np.inf) - COST
+    edges = (edge for edge in np.arange(-2, 6.01, 0.25) if np.all(gains(pairs, edge) >= wanted))
+    return replace(fitted(told), sure=float(next(edges, np.inf)))
 
 
-def gains(pairs: Sequence[tuple[Asked, Weights]], least: float, sure: float) -> np.ndarray:
+def gains(pairs: Sequence[tuple[Asked, Weights]], sure: float) -> np.ndarray:
     """[2]: mean F1 of the questions that the text answers; share of the others of which it is said."""
-    told = [replace(weights, least=least, sure=sure).walk(one) for one, weights in pairs]
-    scores = [one.score(least) for one in told if one.asked.answers]
-    return np.array([np.mean(scores), np.mean([one.there < least for one in told if not one.asked.answers])])
+    told = [replace(weights, sure=sure).walk(one) for one, weights in pairs]
+    scores = [one.score() for one in told if one.asked.answers]
+    return np.array([np.mean(scores), np.mean([one.there < 0 for one in told if not one.asked.answers])])
 
 
 def is_article(one: Asked) -> bool:
@@ -166,19 +161,13 @@ def is_squad(one: Asked) -> bool:
 
 
 def report(told: Sequence[Asked], made: Weights) -> None:
-    """Cross-validated, with the edges of `made`; then what another edge would give."""
-    pairs = left_out(told)
-    for name, part in parts(pairs).items():
+    """Cross-validated, with all looks and until sure; then what an edge other than even odds would give."""
+    for name, part in parts(left_out(told)).items():
         for sure in (np.inf, made.sure):
-            walked = [replace(weights, least=made.least, sure=sure).walk(one) for one, weights in part]
-            print(f"{name:24} {'until sure' if sure < np.inf else 'all looks ':10} {figures(walked, made.least)}")
-    ends = [
-        replace(weights, least=made.least, sure=made.sure).walk(one)
-        for one, weights in parts(pairs)["SQuAD, whole article"]
-    ]
-    known = [one.there for one in ends if one.asked.answers]
-    for share in CURVE:
-        print(f"  edge for {100 * share:.0f} %: {figures(ends, float(np.quantile(known, share)))}", flush=True)
+            walked = [replace(weights, sure=sure).walk(one) for one, weights in part]
+            print(f"{name:24} {'until sure' if sure < np.inf else 'all looks ':10} {figures(walked, 0.0)}")
+        for least in CURVE:
+            print(f"  from log odds {least:4.1f}: {figures(walked, least)}", flush=True)
 
 
 def parts(pairs: Sequence[tuple[Asked, Weights]]) -> dict[str, list[tuple[Asked, Weights]]]:

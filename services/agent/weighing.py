@@ -2,7 +2,7 @@
 
 The weights are learned (`python -m lab.learn answers`, which says how) and lie in answering.json with where they come
 from: `right` for the best of several proposals, `there` for whether the text answers the question at all, given the
-best. Both are log odds.
+best. Both are log odds: there is an answer where that is more likely than not.
 """
 
 import json
@@ -57,7 +57,7 @@ def choose(question: str, views: Sequence[SourceView], hits: Sequence[Hit], foun
     rows = seen(question, views, hits, found)
     right = rows @ weights("right")
     best = int(np.argmax(right))
-    there = bool(rows[best] @ weights("there") >= learned()["least"])
+    there = bool(rows[best] @ weights("there") >= 0)
     sure = there and bool(right[best] >= learned()["sure"])
     return Choice(together(found, right, best), found[best].origin, sure, there)
 

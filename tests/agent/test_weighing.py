@@ -12,7 +12,7 @@ from services.agent.quotes import quote
 from services.agent.types import Hit
 from services.agent.weighing import SEEN, choose, seen
 from tests.agent.twin import Twin, book
-from tests.agent.weights import LEAST, RIGHT, SURE, THERE
+from tests.agent.weights import RIGHT, SURE, THERE
 
 VIEW = book("The key hung on the seventh hook.\n\nThe lamp was lit at six.\n\nThe ledger was green.\n")
 QUESTION = "On which hook hung the key?"
@@ -72,14 +72,14 @@ def test_the_best_is_chosen_with_its_like_and_says_where_it_is_from() -> None:
 def test_sure_and_there_are_edges_of_two_sums() -> None:
     for odds in (-4.0, 0.0, 4.0):
         choice = choose(QUESTION, [VIEW], HITS, [proposal("seventh hook", odds=odds)])
-        assert choice.there == (THERE["support"] + THERE["odds"] * odds >= LEAST)
+        assert choice.there == (THERE["one"] + THERE["support"] + THERE["odds"] * odds >= 0)
         assert choice.sure == (choice.there and RIGHT["support"] + RIGHT["odds"] * odds >= SURE)
 
 
 def test_the_learned_weights_name_what_is_seen() -> None:
     weighing.learned.cache_clear()
     made = weighing.learned()
-    assert set(made["weights"]) == {"right", "there"} and math.isfinite(made["least"]) and "command" in made
+    assert set(made["weights"]) == {"right", "there"} and math.isfinite(made["sure"]) and "command" in made
     assert all(len(weighing.weights(name)) == len(SEEN) for name in made["weights"])
 
 
