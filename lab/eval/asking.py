@@ -49,8 +49,13 @@ def session(client: InferenceClient) -> Iterator[str]:
 def ask(
     client: InferenceClient, session_id: str, prompt: Sequence[pb.Part], mode: str = "free", most: int = ANSWER_TOKENS
 ) -> Said:
-    """Greedy, on a fork that is thrown away; `session_id` "": the prompt alone. Mode "copy": under the constraint."""
+    """Greedy, on a fork that is thrown away; `session_id` "": the prompt alone. Mode "copy": under the constraint.
+
+    Where retrieval found nothing that could be quoted, nobody is asked: the text does not tell.
+    """
     held: dict[str, Any] = {"copy": source(session_id, prompt)} if mode == "copy" else {}
+    if held and not session_id and not held["copy"].parts:
+        return Said(none=True)
     with closing(client.generate(session_id, list(prompt), temperature=0.0, max_tokens=most, **held)) as stream:
         return listen(stream)
 
