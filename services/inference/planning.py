@@ -19,21 +19,20 @@ def plan(service: Service, tenant: str, requests: Iterator[pb.PlanRequest]) -> p
     head = _head(service, tenant, requests)
     segments = _segments(service, requests)
     reply = pb.PlanReply(tokens=sum(len(ids) for ids in segments))
-    furthest: Manifest | None = None
+    passed: list[Manifest] = []
     for ids in segments:
         where = places(head, ids)
         known = service.vault.known(tenant, service.fingerprint, where)
         found = service.vault.find(tenant, service.fingerprint, where, known)
         if found is None:
             break
-        furthest, shared = found, found.position - head.position
+        passed, shared = [*passed, found], found.position - head.position
         reply.known_tokens += shared
         if shared < len(ids):
             break
         reply.known_segments += 1
         head = Head(head.session, 0, View(position=found.position, digest=found.digest))
-    if furthest:
-        reply.from_session, reply.from_bookmark = _whose(service, tenant, furthest)
+    reply.from_session, reply.from_bookmark = _whose(service, tenant, passed[-2:])
     if service.readings.speed:
         reply.seconds = (reply.tokens - reply.known_tokens) / service.readings.speed
     return reply
@@ -60,13 +59,17 @@ def _segments(service: Service, requests: Iterator[pb.PlanRequest]) -> list[list
     return [*segments, ids] if ids else segments
 
 
-def _whose(service: Service, tenant: str, place: Manifest) -> tuple[str, str]:
-    """The oldest session that went through this place, and its last bookmark up to there."""
+def _whose(service: Service, tenant: str, passed: list[Manifest]) -> tuple[str, str]:
+    """The oldest session that stands at the last of these places, and its last bookmark up to there.
+
+    Nobody stands within a segment: then whoever stands where it begins.
+    """
     vault = service.vault
-    for session in vault.bookmarks.standing_at(tenant, vault.heads.all_sessions(tenant), place.position):
-        with suppress(errors.DataLoss, errors.NotFound):  # somebody else's damage, or gone by now
-            marks = [mark for mark in vault.marks(tenant, session) if mark.view.position <= place.position]
-            here = {mark.view.digest for mark in marks} | {vault.head(tenant, session).digest}
-            if place.digest in here:
-                return session, marks[-1].name if marks else ""
+    for place in reversed(passed):
+        for session in vault.bookmarks.standing_at(tenant, vault.heads.all_sessions(tenant), place.position):
+            with suppress(errors.DataLoss, errors.NotFound):  # somebody else's damage, or gone by now
+                marks = [mark for mark in vault.marks(tenant, session) if mark.view.position <= place.position]
+                here = {mark.view.digest for mark in marks} | {vault.head(tenant, session).digest}
+                if place.digest in here:
+                    return session, marks[-1].name if marks else ""
     return "", ""

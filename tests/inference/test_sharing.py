@@ -99,7 +99,7 @@ def test_a_changed_tail_is_read_from_the_last_rung_before_it(client: InferenceCl
     changed = LONG[:-200] + "and now something else entirely, to the end."
     plan = client.plan("", [[text(changed)]])
     assert 0 < plan.known_tokens < plan.tokens and plan.known_tokens > total - 200
-    assert plan.from_session == "a" or plan.from_bookmark == ""
+    assert plan.from_session == ""  # nobody stands within the only segment
     client.open_session("b")
     last = read(client, "b", changed)
     assert last.usage.shared_tokens == plan.known_tokens
@@ -157,6 +157,9 @@ def test_an_added_chapter_costs_itself(client: InferenceClient, control: Any) ->
         read(client, "a", chapter, bookmark=f"c{n}")
     plan = client.plan("", [[text(chapter)] for chapter in chapters])
     assert (plan.known_segments, plan.from_session, plan.from_bookmark) == (2, "a", "c1")
+    within = client.plan("", [[text(chapters[0])], [text(chapters[1][:-200] + "Another end.")]])
+    assert within.known_segments == 1 and within.known_tokens > client.plan("", [[text(chapters[0])]]).known_tokens
+    assert (within.from_session, within.from_bookmark) == ("a", "c0")
     client.open_session("b")
     usage = [read(client, "b", chapter).usage for chapter in chapters]
     assert [u.read_tokens for u in usage[:2]] == [0, 0]
