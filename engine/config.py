@@ -94,6 +94,8 @@ class ModelConfig:
             return cls.from_dict(json.loads(path.read_text()))
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from None
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{path} cannot be read ({error}): a model's folder has one beside its weights") from None
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> "ModelConfig":
