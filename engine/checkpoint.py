@@ -163,19 +163,27 @@ class Checkpoint:
         return self._where[name].shape
 
     def read(self, places: Mapping[str, Tensor]) -> None:
-        """Fills each place, a contiguous tensor on this checkpoint's device, with the tensor of that name.
+        """Fills each place, a tensor on this checkpoint's device, with the tensor of that name.
 
-        In the order of the files, in large pieces, several at a time; converted where the dtypes differ. On a GPU what
-        is launched on the current stream afterwards finds the numbers there.
+        In the order of the files, in large pieces, several at a time; converted where the dtypes differ. A place that
+        does not lie in one piece is filled from one that does. On a GPU what is launched on the current stream
+        afterwards finds the numbers there.
         """
         self._reader = self._reader or Reader.of(self._device)
+        whole = {
+            name: x if _lies_in_one_piece(x) else torch.empty_like(x, memory_format=torch.contiguous_format)
+            for name, x in places.items()
+        }
         try:
-            for count in self._reader.read([self._part(name, place) for name, place in places.items()]):
+            for count in self._reader.read([self._part(name, place) for name, place in whole.items()]):
                 self._done += count
                 if self._progress:
                     self._progress(self._done, self._total)
         except ReadingError as error:
             raise CheckpointError(f"{error}; nothing was loaded: look at the disk, or {_AGAIN}") from error
+        for name, place in places.items():
+            if whole[name] is not place:
+                place.copy_(whole[name])
 
     def _part(self, name: str, place: Tensor) -> Part:
         entry = self._where[name]
@@ -191,6 +199,11 @@ class Checkpoint:
                 if other is not entry:
                     raise CheckpointError(f"{name} is both in {other.shard.path} and in {shard.path}: {_AGAIN}")
         return found
+
+
+def _lies_in_one_piece(x: Tensor) -> bool:
+    """Also where a dimension of size 1 has an odd stride."""
+    return x.squeeze().is_contiguous()
 
 
 def _files(folder: Path) -> list[str]:

@@ -91,11 +91,13 @@ class ModelConfig:
     def from_folder(cls, folder: str | Path) -> "ModelConfig":
         path = Path(folder) / "config.json"
         try:
-            return cls.from_dict(json.loads(path.read_text()))
-        except ConfigError as error:
-            raise ConfigError(f"{path}: {error}") from None
+            fields = json.loads(path.read_text())
         except (OSError, ValueError) as error:
             raise ConfigError(f"{path} cannot be read ({error}): a model's folder has one beside its weights") from None
+        try:
+            return cls.from_dict(fields if isinstance(fields, dict) else {})
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> "ModelConfig":

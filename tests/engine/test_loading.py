@@ -193,6 +193,19 @@ def test_experts_lie_as_they_are_used(folder):
                 assert torch.equal(getattr(moe, w)[e], getattr(plain.layers[i].ffn, w)[e])
 
 
+def test_a_place_with_gaps(folder):
+    """Columns and rows of wider tensors, a dimension of one with an odd stride: what lies around them stays."""
+    tensors = load_file(folder / "model.safetensors")
+    name, other, one = (f"model.layers.0.mlp.{x}_proj.weight" for x in ("up", "down", "gate"))
+    wide, rows = torch.full((96, 130), torch.nan), torch.full((3, 2, 64, 96), torch.nan, dtype=torch.bfloat16)
+    three = torch.full((96, 3, 64), torch.nan, dtype=torch.float64)
+    with Checkpoint(folder) as checkpoint:
+        checkpoint.read({name: wide[:, 1:65], other: rows[1:2, 1], one: three[:, 1:2].squeeze(1)})
+    assert torch.equal(wide[:, 1:65], tensors[name].float()) and wide[:, 65:].isnan().all() and wide[:, 0].isnan().all()
+    assert torch.equal(rows[1, 1], tensors[other]) and rows[[0, 2]].isnan().all() and rows[1, 0].isnan().all()
+    assert torch.equal(three[:, 1], tensors[one].double()) and three[:, [0, 2]].isnan().all()
+
+
 def test_progress_is_told_to_the_last_byte(folder):
     heard = []
     load_model(folder, progress=lambda done, total: heard.append((done, total)))
