@@ -112,7 +112,7 @@ def save_sparse_checkpoint(folder: str | Path, fields: dict[str, Any], shard_byt
             size = 0
         shards[-1][name] = {"dtype": _NAMES[dtype], "shape": shape, "data_offsets": [size, size + count]}
         size += count
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for i, header in enumerate(shards, 1):
         file = f"model-{i:05}-of-{len(shards):05}.safetensors"
         weight_map |= dict.fromkeys(header, file)

@@ -5,6 +5,7 @@ import os
 import random
 import threading
 import time
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from engine.reading import PIECE, Part, Reader, ReadingError, pieces
 from engine.testing import TINY, random_tensors, save_random_checkpoint, save_sparse_checkpoint
 
 RELEASED = Path(__file__).parent / "data" / "48b"
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))]
 DTYPES = [torch.bfloat16, torch.float32, torch.float64, torch.float16]
 
 
@@ -74,14 +76,16 @@ def test_pieces_cover_every_part_once(seed):
     assert len(found) < len(flat), "nothing was joined"
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("threads", [1, 3])
-def test_places_get_the_numbers_of_the_file(threads):
+def test_places_get_the_numbers_of_the_file(threads, device):
     file, parts, expected = tensors_in_a_file(60, 7)
-    reader = Reader(torch.device("cpu"), threads, size=2048)
+    parts = [replace(part, place=part.place.to(device)) for part in parts]
+    reader = Reader(torch.device(device), threads, size=2048)
     assert sum(reader.read(parts)) == len(file.content)
     reader.close()
     for part, x in zip(parts, expected, strict=True):
-        assert torch.equal(part.place, x.to(part.place.dtype))
+        assert torch.equal(part.place.cpu(), x.to(part.place.dtype))
     assert len(file.threads) == threads and (file.together > 1) == (threads > 1)
 
 
@@ -193,14 +197,17 @@ def test_experts_lie_as_they_are_used(folder):
                 assert torch.equal(getattr(moe, w)[e], getattr(plain.layers[i].ffn, w)[e])
 
 
-def test_a_place_with_gaps(folder):
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_place_with_gaps(folder, device):
     """Columns and rows of wider tensors, a dimension of one with an odd stride: what lies around them stays."""
     tensors = load_file(folder / "model.safetensors")
     name, other, one = (f"model.layers.0.mlp.{x}_proj.weight" for x in ("up", "down", "gate"))
-    wide, rows = torch.full((96, 130), torch.nan), torch.full((3, 2, 64, 96), torch.nan, dtype=torch.bfloat16)
-    three = torch.full((96, 3, 64), torch.nan, dtype=torch.float64)
-    with Checkpoint(folder) as checkpoint:
+    wide = torch.full((96, 130), torch.nan, device=device)
+    rows = torch.full((3, 2, 64, 96), torch.nan, dtype=torch.bfloat16, device=device)
+    three = torch.full((96, 3, 64), torch.nan, dtype=torch.float64, device=device)
+    with Checkpoint(folder, device) as checkpoint:
         checkpoint.read({name: wide[:, 1:65], other: rows[1:2, 1], one: three[:, 1:2].squeeze(1)})
+    wide, rows, three = wide.cpu(), rows.cpu(), three.cpu()
     assert torch.equal(wide[:, 1:65], tensors[name].float()) and wide[:, 65:].isnan().all() and wide[:, 0].isnan().all()
     assert torch.equal(rows[1, 1], tensors[other]) and rows[[0, 2]].isnan().all() and rows[1, 0].isnan().all()
     assert torch.equal(three[:, 1], tensors[one].double()) and three[:, [0, 2]].isnan().all()

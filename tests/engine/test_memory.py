@@ -14,7 +14,6 @@ from engine.memory import AUTO, page_bytes, require_weights, sized, slot_bytes
 from engine.pools import Pools
 from engine.testing import SHIPPED, TINY, save_random_checkpoint, tiny_model
 from engine.weights import expected_inventory
-from services.inference.settings import InferenceSettings
 
 RELEASED = ModelConfig.from_folder(Path(__file__).parent / "data" / "48b")
 GPU, CPU, BF16 = torch.device("cuda"), torch.device("cpu"), torch.bfloat16
@@ -137,6 +136,23 @@ def test_far_too_much_for_this_machine():
     assert 0 < free <= total
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_real_gpu():
+    """What torch holds and nobody uses counts as free; what is sized can be taken, and a page more cannot be set."""
+    before = devices.memory(GPU).free
+    x = torch.empty(2**30, dtype=torch.uint8, device=GPU)
+    assert devices.memory(GPU).free == pytest.approx(before - 2**30, abs=2**26)
+    del x
+    assert devices.memory(GPU).free == pytest.approx(before, abs=2**26)
+    config = fit()
+    pools = Pools(RELEASED, config, GPU, BF16)
+    left = devices.memory(GPU)
+    assert left.total * 0.09 < left.free < left.total * 0.11 + 16 * 2**20 or config.max_tokens == 2**24
+    del pools
+    with pytest.raises(DoesNotFit, match="are free on cuda"):
+        fit(16, 2 * config.max_tokens + 10**7)
+
+
 # what is free
 
 
@@ -198,5 +214,7 @@ def test_settings_say_auto_or_a_number(monkeypatch, environment, expected):
         monkeypatch.delenv(f"SHIORI_{name}", raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(f"SHIORI_{name}", value)
+    from services.inference.settings import InferenceSettings
+
     settings = InferenceSettings.from_env()
     assert (settings.slots, settings.tokens) == expected
