@@ -74,7 +74,9 @@ def on_a_cpu():
     """The engine in fp32 on the CPU, and what it says behind twenty places of the sample book."""
     tokenizer = Tokenizer.from_file(str(SHIPPED / "tokenizer.json"))
     book = (SHIPPED.parents[1] / "docs/samples/the-lamplighters-ledger.md").read_text()
-    prompts = [tokenizer.encode(book[start : start + 600]).ids for start in range(1000, 61_000, 3000)]
+    prompts = [
+        tokenizer.encode(book[start : start + 600], add_special_tokens=False).ids for start in range(1000, 61_000, 3000)
+    ]
     engine = engine_of(load_model(SHIPPED))
     return engine, prompts, [_said(engine, prompt) for prompt in prompts]
 
