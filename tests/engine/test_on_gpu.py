@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tokenizers import Tokenizer
 
 from engine import Done, ModelConfig, ProvenanceError, Snapshot, load_model
 from engine.build import build_model
@@ -71,11 +72,11 @@ NEAR_TIE = 0.8  # of a logit; plain PyTorch in bf16 on a CPU turns 5 of the 20, 
 @pytest.fixture(scope="module")
 def on_a_cpu():
     """The engine in fp32 on the CPU, and what it says behind twenty places of the sample book."""
-    from services.inference.text import load_tokenizer  # needs more packages than the other tests here
-
-    tokenizer = load_tokenizer(SHIPPED, 16384)
+    tokenizer = Tokenizer.from_file(str(SHIPPED / "tokenizer.json"))
     book = (SHIPPED.parents[1] / "docs/samples/the-lamplighters-ledger.md").read_text()
-    prompts = [tokenizer.encode(book[start : start + 600]) for start in range(1000, 61_000, 3000)]
+    prompts = [
+        tokenizer.encode(book[start : start + 600], add_special_tokens=False).ids for start in range(1000, 61_000, 3000)
+    ]
     engine = engine_of(load_model(SHIPPED))
     return engine, prompts, [_said(engine, prompt) for prompt in prompts]
 
