@@ -1,7 +1,9 @@
 """From named tensors to a model: which of them go where, and which are laid together for one matmul."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -32,18 +34,40 @@ def build_model(
     compile_ = compiled_kernels and compiled.suits(config, device, dtype)
     if compile_:
         set_threads(torch.get_num_threads())
-    top = _Take(tensors, "", device, dtype, plain=compile_)
+    triton = _runs_triton(config, device, dtype)
+    top = _Take(tensors, "", device, dtype, plain=compile_ or triton)
     embedding = top("model.embed_tokens.weight")
     layers = (_layer(config, i, top.under(f"model.layers.{i}.")) for i in range(config.num_layers))
     weight = embedding if config.tie_word_embeddings else top("lm_head.weight")
     head = Head(top("model.norm.weight"), weight, config.rms_norm_eps)
+    of_layer, of_head = _forms(config, compile_, triton)
     return KimiLinear(
         config=config,
         embedding=embedding,
-        layers=tuple(compiled.Layer.of(layer, config) if compile_ else layer for layer in layers),
-        head=compiled.Head.of(head) if compile_ else head,
+        layers=tuple(map(of_layer, layers)),  # one by one: a layer's tensors go when its kernels have theirs
+        head=of_head(head),
         compiled=compile_,
+        triton=triton,
     )
+
+
+def _runs_triton(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> bool:
+    if device.type != "cuda" or find_spec("triton") is None:
+        return False
+    from engine import gpu
+
+    return gpu.suits(config, device, dtype)
+
+
+def _forms(config: ModelConfig, compile_: bool, triton: bool) -> tuple[Callable[[Layer], Any], Callable[[Head], Any]]:
+    """What the kernels make of a layer, and of the head."""
+    if triton:
+        from engine import gpu
+
+        return gpu.Layer.of, gpu.Head.of
+    if compile_:
+        return lambda layer: compiled.Layer.of(layer, config), compiled.Head.of
+    return lambda layer: layer, lambda head: head
 
 
 @dataclass(frozen=True)

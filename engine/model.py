@@ -7,7 +7,7 @@ works row by row runs on all rows at once; what looks back (convolution, recurre
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +34,9 @@ from kernels import (
     silu,
     weigh_experts,
 )
+
+if TYPE_CHECKING:
+    from engine import gpu
 
 
 @dataclass(frozen=True)
@@ -204,9 +207,10 @@ class Head:
 class KimiLinear:
     config: ModelConfig
     embedding: Tensor  # [vocab, D]
-    layers: tuple[Layer | compiled.Layer, ...]
-    head: Head | compiled.Head
+    layers: "tuple[Layer | compiled.Layer | gpu.Layer, ...]"
+    head: "Head | compiled.Head | gpu.Head"
     compiled: bool  # the layers are those of compiled.py
+    triton: bool = False  # the layers are those of gpu.py
 
     @property
     def device(self) -> torch.device:
@@ -220,10 +224,18 @@ class KimiLinear:
         """Runs the batch's rows and advances every state in ``pools`` -> hidden rows [T,D] before the last norm."""
         x = self.embedding[batch.ids]
         states, pages = iter(pools.states), iter(pools.pages)
-        pieces: Any = compiled.Pieces.of(batch.pieces) if self.compiled else batch.pieces
+        pieces = self._pieces(batch)
         for layer in self.layers:
             x = layer.forward(x, pieces, next(states) if layer.recurrent else next(pages))
         return x
+
+    def _pieces(self, batch: Batch) -> Any:
+        """As the layers take them."""
+        if self.triton:
+            from engine import gpu  # needs triton
+
+            return gpu.Pieces.of(batch.pieces, self.device)
+        return compiled.Pieces.of(batch.pieces) if self.compiled else batch.pieces
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden [n,D] -> [n,vocab] fp32."""
