@@ -67,9 +67,9 @@ def route(
     )  # fmt: skip
     indices = torch.empty(rows, top_k, dtype=torch.int32, device=x.device)
     weights = torch.empty(rows, top_k, dtype=torch.float32, device=x.device)
-    _select[(triton.cdiv(rows, 4),)](
+    _select[(rows,)](
         logits, bias, indices, weights, rows, scale, experts, triton.next_power_of_2(experts), top_k,
-        triton.next_power_of_2(top_k), slices // each, renormalize, 4, num_warps=4,
+        triton.next_power_of_2(top_k), slices // each, renormalize, num_warps=1,
     )  # fmt: skip
     return indices, weights
 
@@ -108,17 +108,17 @@ def moe_grouped(
     (rows, top_k), (experts, width, inner) = indices.shape, w2.shape
     pairs = rows * top_k
     tile = tile_rows(pairs, experts)
-    order, starts, tiles = _sorted(indices, experts, tile)
+    order, tiles = _sorted(indices, experts, tile)
     hidden = torch.empty(pairs, inner, dtype=x.dtype, device=x.device)
     up = _fitting(tile, UP[tile], 2, x)
     _up[(len(tiles) * triton.cdiv(inner, up.columns),)](
-        x, order, starts, tiles, w13, hidden, x.stride(0), top_k, width, inner, tile, up.columns, up.depth,
+        x, order, tiles, w13, hidden, x.stride(0), top_k, width, inner, tile, up.columns, up.depth,
         num_warps=up.warps, num_stages=up.stages,
     )  # fmt: skip
     parts = torch.empty(pairs, width, dtype=x.dtype, device=x.device)
     down = _fitting(tile, DOWN[tile], 1, x)
     _down[(len(tiles) * triton.cdiv(width, down.columns),)](
-        hidden, order, starts, tiles, weights, w2, parts, width, inner, tile, down.columns, down.depth,
+        hidden, order, tiles, weights, w2, parts, width, inner, tile, down.columns, down.depth,
         num_warps=down.warps, num_stages=down.stages,
     )  # fmt: skip
     y = torch.empty_like(x) if out is None else out
@@ -126,19 +126,19 @@ def moe_grouped(
     return y
 
 
-def _sorted(indices: Tensor, experts: int, tile: int) -> tuple[Tensor, Tensor, Tensor]:
-    """order [T·k]: pairs t·k+j by expert, then by number; starts [E+1]: expert e has order[starts[e]..starts[e+1]];
-    tiles [n,2]: (expert, first place in order) of every tile, expert -1 where there is none. All int32."""
+def _sorted(indices: Tensor, experts: int, tile: int) -> tuple[Tensor, Tensor]:
+    """order [T·k]: pairs t·k+j by expert, then by number; tiles [n,3]: of every tile its expert, -1 where there is no
+    tile, its first place in order, and the end of the expert's places. Both int32."""
     pairs = indices.numel()
     order = torch.empty(pairs, dtype=torch.int32, device=indices.device)
     starts = torch.empty(experts + 1, dtype=torch.int32, device=indices.device)
     _sort[(experts,)](indices, order, starts, pairs, experts, 4096, num_warps=8)
     # every expert with pairs may leave one tile partly empty: the host cannot know more without waiting
-    tiles = torch.empty(pairs // tile + min(pairs, experts), 2, dtype=torch.int32, device=indices.device)
+    tiles = torch.empty(pairs // tile + min(pairs, experts), 3, dtype=torch.int32, device=indices.device)
     _lay_tiles[(triton.cdiv(len(tiles), 64),)](
         starts, tiles, len(tiles), experts, triton.next_power_of_2(experts), tile, 64, num_warps=4
     )
-    return order, starts, tiles
+    return order, tiles
 
 
 def _fitting(rows: int, tiles: Tiles, matrices: int, like: Tensor) -> Tiles:
@@ -206,34 +206,29 @@ def _logits(
 @triton.jit
 def _select(
     logits, bias, indices, weights, rows, scale, E: tl.constexpr, WIDE: tl.constexpr, TOP: tl.constexpr,
-    TOPS: tl.constexpr, SLICES: tl.constexpr, RENORMALIZE: tl.constexpr, ROWS: tl.constexpr,
+    TOPS: tl.constexpr, SLICES: tl.constexpr, RENORMALIZE: tl.constexpr,
 ):  # fmt: skip
-    tokens = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    experts, places = tl.arange(0, WIDE), tl.arange(0, TOPS)
-    inside = (tokens < rows)[:, None] & (experts < E)[None, :]
-    total = tl.zeros([ROWS, WIDE], dtype=tl.float32)
+    """A row's choice, by one warp: the best, then the best of the others."""
+    token = tl.program_id(0)
+    expert, place = tl.arange(0, WIDE), tl.arange(0, TOPS)
+    total = tl.zeros([WIDE], dtype=tl.float32)
     for s in tl.static_range(SLICES):
-        line = (s * rows + tokens).to(tl.int64)[:, None] * E
-        total += tl.load(logits + line + experts[None, :], mask=inside, other=0.0)
+        total += tl.load(logits + (s * rows + token).to(tl.int64) * E + expert, mask=expert < E, other=0.0)
     scores = 1 / (1 + tl.exp(-total))
-    value = scores + tl.load(bias + experts, mask=experts < E, other=0.0).to(tl.float32)[None, :]
+    value = scores + tl.load(bias + expert, mask=expert < E, other=0.0).to(tl.float32)
     # NaN is never chosen before a number, and an expert that does not exist never at all: its weights would be read
-    value = tl.where(inside & (value == value), value, float("-inf"))
-    chosen = tl.zeros([ROWS, TOPS], dtype=tl.int32)
-    share = tl.zeros([ROWS, TOPS], dtype=tl.float32)
-    for j in range(TOP):
-        best = tl.argmax(value, 1, tie_break_left=True)
-        here = experts[None, :] == best[:, None]
-        score = tl.sum(tl.where(here, scores, 0.0), 1)
-        chosen = tl.where(places[None, :] == j, best[:, None], chosen)
-        share = tl.where(places[None, :] == j, score[:, None], share)
-        value = tl.where(here, float("-inf"), value)
+    value = tl.where((expert < E) & (value == value), value, float("-inf"))
+    chosen = tl.zeros([TOPS], dtype=tl.int32)
+    share = tl.zeros([TOPS], dtype=tl.float32)
+    for j in tl.static_range(TOP):
+        best = tl.argmax(value, 0, tie_break_left=True)
+        chosen = tl.where(place == j, best, chosen)
+        share = tl.where(place == j, tl.sum(tl.where(expert == best, scores, 0.0)), share)
+        value = tl.where(expert == best, float("-inf"), value)
     if RENORMALIZE:
-        share = share / (tl.sum(share, 1) + 1e-20)[:, None]
-    place = tokens[:, None] * TOP + places[None, :]
-    mask = (tokens < rows)[:, None] & (places < TOP)[None, :]
-    tl.store(indices + place, chosen, mask=mask)
-    tl.store(weights + place, share * scale, mask=mask)
+        share = share / (tl.sum(share) + 1e-20)
+    tl.store(indices + token * TOP + place, chosen, mask=place < TOP)
+    tl.store(weights + token * TOP + place, share * scale, mask=place < TOP)
 
 
 @triton.jit
@@ -315,8 +310,9 @@ def _lay_tiles(
     expert = tl.sum(passed.to(tl.int32), 1)
     first = tl.max(tl.where(passed, ends[None, :], 0), 1)  # the expert's first tile
     place = tl.load(starts + expert, mask=expert < E, other=0) + (tile - first) * ROWS
-    tl.store(tiles + 2 * tile, tl.where(expert < E, expert, -1), mask=tile < count)
-    tl.store(tiles + 2 * tile + 1, place, mask=tile < count)
+    tl.store(tiles + 3 * tile, tl.where(expert < E, expert, -1), mask=tile < count)
+    tl.store(tiles + 3 * tile + 1, place, mask=tile < count)
+    tl.store(tiles + 3 * tile + 2, tl.load(starts + expert + 1, mask=expert < E, other=0), mask=tile < count)
 
 
 @triton.jit
@@ -341,15 +337,14 @@ def _product(
 
 @triton.jit
 def _up(
-    x, order, starts, tiles, w13, hidden, stride, TOP: tl.constexpr, D: tl.constexpr, INNER: tl.constexpr,
+    x, order, tiles, w13, hidden, stride, TOP: tl.constexpr, D: tl.constexpr, INNER: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
     """A tile of hidden, its rows in the order of experts. A tile at most half full is computed as half a tile."""
     per_tile: tl.constexpr = (INNER + COLUMNS - 1) // COLUMNS
     tile, column = tl.program_id(0) // per_tile, tl.program_id(0) % per_tile
-    expert, first = tl.load(tiles + 2 * tile), tl.load(tiles + 2 * tile + 1)
+    expert, first, end = tl.load(tiles + 3 * tile), tl.load(tiles + 3 * tile + 1), tl.load(tiles + 3 * tile + 2)
     if expert >= 0:
-        end = tl.load(starts + expert + 1)
         both = tl.arange(0, 2 * COLUMNS)  # gate and up in turn
         line = (both % 2) * INNER + tl.minimum(column * COLUMNS + both // 2, INNER - 1)
         weights = w13 + expert.to(tl.int64) * (2 * INNER * D) + line * D
@@ -378,15 +373,14 @@ def _up_rows(
 
 @triton.jit
 def _down(
-    hidden, order, starts, tiles, shares, w2, parts, D: tl.constexpr, INNER: tl.constexpr, ROWS: tl.constexpr,
+    hidden, order, tiles, shares, w2, parts, D: tl.constexpr, INNER: tl.constexpr, ROWS: tl.constexpr,
     COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
     """A tile of weighted results, each stored where its pair t·k+j stands; halves as in _up."""
     per_tile: tl.constexpr = (D + COLUMNS - 1) // COLUMNS
     tile, column = tl.program_id(0) // per_tile, tl.program_id(0) % per_tile
-    expert, first = tl.load(tiles + 2 * tile), tl.load(tiles + 2 * tile + 1)
+    expert, first, end = tl.load(tiles + 3 * tile), tl.load(tiles + 3 * tile + 1), tl.load(tiles + 3 * tile + 2)
     if expert >= 0:
-        end = tl.load(starts + expert + 1)
         line = tl.minimum(column * COLUMNS + tl.arange(0, COLUMNS), D - 1)
         weights = w2 + expert.to(tl.int64) * (D * INNER) + line * INNER
         if ROWS == 128:
