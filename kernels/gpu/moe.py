@@ -1,0 +1,421 @@
+"""The mixture of experts (model-spec §2.6): the choice, and what the chosen compute.
+
+Two regimes, by the number of rows alone. Few rows read weights and do next to nothing with them: ``moe_pairs``, a
+program for some outputs of one row and one of its experts, on the ordinary cores. More rows are sorted by expert on the
+device and multiplied tile by tile on the tensor cores: ``moe_grouped``. Within a regime a row's bits do not depend on
+the rows beside it: an output is one sum in steps along D or I, whatever the tile; between the two regimes they differ.
+Tuned for compute capability 9.0.
+"""
+
+from functools import cache
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+FEW_ROWS = 8  # up to here rows that share an expert read it twice, which costs less than sorting
+SLICE = 256  # columns of x whose products are summed before the slices are: the router's order of summation
+FEW_ROUTED = 256  # rows; up to here a slice has its own program
+
+
+class Gemv(NamedTuple):
+    lines: int  # outputs of a program; below, of each expert
+    depth: int  # columns of a step
+    warps: int
+
+
+class Tiles(NamedTuple):
+    columns: int  # outputs of a tile
+    depth: int  # columns of a step of the sum
+    warps: int
+    stages: int
+
+
+# Such that the programs of one row of the 48B are all resident at once: 512 for w13, 576 for w2, on 132 SMs.
+PAIR_UP = Gemv(16, 256, 4)
+PAIR_DOWN = Gemv(4, 128, 4)
+# By rows of a tile. A column of hidden is a row of w1 and one of w3.
+UP = {16: Tiles(64, 64, 4, 4), 128: Tiles(128, 64, 8, 4)}
+DOWN = {16: Tiles(128, 64, 4, 4), 128: Tiles(256, 64, 8, 4)}
+
+
+def tile_rows(pairs: int, experts: int) -> int:
+    """Rows of a tile: 16 while that holds nearly every expert's share. 128 are computed as 64 where these suffice."""
+    return 16 if pairs <= 8 * experts else 128
+
+
+def route(
+    x: Tensor, gate_weight: Tensor, bias: Tensor, top_k: int, scale: float, renormalize: bool
+) -> tuple[Tensor, Tensor]:
+    """Chooses top_k experts by ``sigmoid(x·Wᵀ) + bias``, of equal ones the first; weighs them by the sigmoid alone.
+
+    x [T,D], gate_weight [E,D] of one dtype, bias [E] -> (indices [T,k] int32, weights [T,k] fp32), best first. Products
+    are summed in fp32: of 256 columns at a time, then these sums in their order. A row's bits do not depend on T.
+    """
+    (rows, width), experts = x.shape, gate_weight.shape[0]
+    slices = triton.cdiv(width, SLICE)
+    few = rows <= FEW_ROUTED
+    each = 1 if few else slices
+    experts_tile, rows_tile, warps = (64, 16, 4) if few else (128, 64, 8)
+    logits = torch.empty(slices // each, rows, experts, dtype=torch.float32, device=x.device)
+    grid = (triton.cdiv(experts, experts_tile), triton.cdiv(rows, rows_tile), slices // each)
+    _logits[grid](
+        x, gate_weight, logits, rows, x.stride(0), width, experts, each, SLICE, experts_tile, rows_tile,
+        _step(64, x), num_warps=warps, num_stages=4,
+    )  # fmt: skip
+    indices = torch.empty(rows, top_k, dtype=torch.int32, device=x.device)
+    weights = torch.empty(rows, top_k, dtype=torch.float32, device=x.device)
+    _select[(rows,)](
+        logits, bias, indices, weights, rows, scale, experts, triton.next_power_of_2(experts), top_k,
+        triton.next_power_of_2(top_k), slices // each, renormalize, num_warps=1,
+    )  # fmt: skip
+    return indices, weights
+
+
+def moe(x: Tensor, indices: Tensor, weights: Tensor, w13: Tensor, w2: Tensor, out: Tensor | None = None) -> Tensor:
+    """``y_t = Σ_e weight_te · W2_e( SiLU(W1_e x_t) ⊙ W3_e x_t )``, the experts of a token in the order chosen, in fp32.
+
+    x [T,D], indices [T,k] int32 in 0..E-1, weights [T,k] fp32; w13 [E,2I,D] (w1's rows, then w3's), w2 [E,D,I] -> [T,D]
+    in x's dtype. out [T,D]: the result is added to it, in place, and it is returned.
+    """
+    return (moe_pairs if x.shape[0] <= FEW_ROWS else moe_grouped)(x, indices, weights, w13, w2, out)
+
+
+def moe_pairs(
+    x: Tensor, indices: Tensor, weights: Tensor, w13: Tensor, w2: Tensor, out: Tensor | None = None
+) -> Tensor:
+    """`moe` for few rows, in two launches. Rows that share an expert each read it."""
+    (rows, top_k), (_, width, inner) = indices.shape, w2.shape
+    y = torch.empty_like(x) if out is None else out
+    hidden = torch.empty(rows * top_k, inner, dtype=x.dtype, device=x.device)
+    up, down = PAIR_UP, PAIR_DOWN
+    _pair_up[(triton.cdiv(inner, up.lines), rows * top_k)](
+        x, indices, w13, hidden, x.stride(0), top_k, width, inner, up.lines, up.depth, num_warps=up.warps
+    )
+    _pair_down[(triton.cdiv(width, down.lines), rows)](
+        hidden, indices, weights, w2, y, y.stride(0), top_k, triton.next_power_of_2(top_k), width, inner,
+        out is not None, down.lines, down.depth, num_warps=down.warps,
+    )  # fmt: skip
+    return y
+
+
+def moe_grouped(
+    x: Tensor, indices: Tensor, weights: Tensor, w13: Tensor, w2: Tensor, out: Tensor | None = None
+) -> Tensor:
+    """`moe` for many rows: (row, expert) pairs sorted by expert, tiles of them through w13, then w2, then summed."""
+    (rows, top_k), (experts, width, inner) = indices.shape, w2.shape
+    pairs = rows * top_k
+    tile = tile_rows(pairs, experts)
+    order, tiles = _sorted(indices, experts, tile)
+    hidden = torch.empty(pairs, inner, dtype=x.dtype, device=x.device)
+    up = _fitting(tile, UP[tile], 2, x)
+    _up[(len(tiles) * triton.cdiv(inner, up.columns),)](
+        x, order, tiles, w13, hidden, x.stride(0), top_k, width, inner, tile, up.columns, up.depth,
+        num_warps=up.warps, num_stages=up.stages,
+    )  # fmt: skip
+    parts = torch.empty(pairs, width, dtype=x.dtype, device=x.device)
+    down = _fitting(tile, DOWN[tile], 1, x)
+    _down[(len(tiles) * triton.cdiv(width, down.columns),)](
+        hidden, order, tiles, weights, w2, parts, width, inner, tile, down.columns, down.depth,
+        num_warps=down.warps, num_stages=down.stages,
+    )  # fmt: skip
+    y = torch.empty_like(x) if out is None else out
+    _sum[(rows, triton.cdiv(width, 1024))](parts, y, y.stride(0), top_k, width, out is not None, 1024, num_warps=4)
+    return y
+
+
+def _sorted(indices: Tensor, experts: int, tile: int) -> tuple[Tensor, Tensor]:
+    """order [T·k]: pairs t·k+j by expert, then by number; tiles [n,3]: of every tile its expert, -1 where there is no
+    tile, its first place in order, and the end of the expert's places. Both int32."""
+    pairs = indices.numel()
+    order = torch.empty(pairs, dtype=torch.int32, device=indices.device)
+    starts = torch.empty(experts + 1, dtype=torch.int32, device=indices.device)
+    _sort[(experts,)](indices, order, starts, pairs, experts, 4096, num_warps=8)
+    # every expert with pairs may leave one tile partly empty: the host cannot know more without waiting
+    tiles = torch.empty(pairs // tile + min(pairs, experts), 3, dtype=torch.int32, device=indices.device)
+    _lay_tiles[(triton.cdiv(len(tiles), 64),)](
+        starts, tiles, len(tiles), experts, triton.next_power_of_2(experts), tile, 64, num_warps=4
+    )
+    return order, tiles
+
+
+def _fitting(rows: int, tiles: Tiles, matrices: int, like: Tensor) -> Tiles:
+    """The same with as many stages as the shared memory holds."""
+    tiles = tiles._replace(depth=_step(tiles.depth, like))
+    stage = (rows + matrices * tiles.columns) * tiles.depth * like.element_size()
+    return tiles._replace(stages=max(2, min(tiles.stages, _shared_memory(like.device) // stage)))
+
+
+def _step(depth: int, like: Tensor) -> int:
+    """Columns of a step, as many bytes of fp32 as of 16 bits."""
+    return depth * 2 // max(2, like.element_size())
+
+
+@cache
+def _shared_memory(device: torch.device) -> int:
+    """Bytes that one program may use; the interpreter has no limit."""
+    if device.type != "cuda":
+        return 2**20
+    return torch.cuda.get_device_properties(device).shared_memory_per_block_optin  # type: ignore[attr-defined]
+
+
+@triton.jit
+def _columns(lines, d, D: tl.constexpr, DEPTH: tl.constexpr, inside=None):
+    """Columns d of the rows that begin at lines; zeros from D on and where a row is not inside."""
+    if inside is None and D % DEPTH == 0:
+        return tl.load(lines[:, None] + d[None, :])
+    mask = d[None, :] < D
+    if inside is not None:
+        mask = inside[:, None] if D % DEPTH == 0 else inside[:, None] & mask
+    return tl.load(lines[:, None] + d[None, :], mask=mask, other=0.0)
+
+
+@triton.jit
+def _swiglu(pairs):
+    """pairs [..., 2]: gate and up."""
+    gate, up = tl.split(pairs)
+    return gate / (1 + tl.exp(-gate)) * up
+
+
+@triton.jit
+def _logits(
+    x, weight, logits, rows, stride, D: tl.constexpr, E: tl.constexpr, SLICES: tl.constexpr, SLICE: tl.constexpr,
+    EXPERTS: tl.constexpr, ROWS: tl.constexpr, DEPTH: tl.constexpr,
+):  # fmt: skip
+    """Some slices' share of x·Wᵀ. The experts stand first in the product: a tensor core wants 64 rows there, of these
+    there are enough."""
+    experts = tl.program_id(0) * EXPERTS + tl.arange(0, EXPERTS)
+    tokens = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    first = tl.program_id(2) * SLICES
+    weights = weight + tl.minimum(experts, E - 1) * D
+    inputs = x + tl.minimum(tokens, rows - 1).to(tl.int64) * stride
+    total = tl.zeros([EXPERTS, ROWS], dtype=tl.float32)
+    for s in range(first, first + SLICES):
+        part = tl.zeros([EXPERTS, ROWS], dtype=tl.float32)
+        for at in range(0, SLICE, DEPTH):
+            d = s * SLICE + at + tl.arange(0, DEPTH)
+            a, b = _columns(weights, d, D, SLICE), _columns(inputs, d, D, SLICE)
+            part = tl.dot(a, tl.trans(b), part, input_precision="ieee")
+        total += part
+    place = (tl.program_id(2) * rows + tokens).to(tl.int64)[None, :] * E + experts[:, None]
+    tl.store(logits + place, total, mask=(tokens < rows)[None, :] & (experts < E)[:, None])
+
+
+@triton.jit
+def _select(
+    logits, bias, indices, weights, rows, scale, E: tl.constexpr, WIDE: tl.constexpr, TOP: tl.constexpr,
+    TOPS: tl.constexpr, SLICES: tl.constexpr, RENORMALIZE: tl.constexpr,
+):  # fmt: skip
+    """A row's choice, by one warp: the best, then the best of the others."""
+    token = tl.program_id(0)
+    expert, place = tl.arange(0, WIDE), tl.arange(0, TOPS)
+    total = tl.zeros([WIDE], dtype=tl.float32)
+    for s in tl.static_range(SLICES):
+        total += tl.load(logits + (s * rows + token).to(tl.int64) * E + expert, mask=expert < E, other=0.0)
+    scores = 1 / (1 + tl.exp(-total))
+    value = scores + tl.load(bias + expert, mask=expert < E, other=0.0).to(tl.float32)
+    # NaN is never chosen before a number, and an expert that does not exist never at all: its weights would be read
+    value = tl.where((expert < E) & (value == value), value, float("-inf"))
+    chosen = tl.zeros([TOPS], dtype=tl.int32)
+    share = tl.zeros([TOPS], dtype=tl.float32)
+    for j in tl.static_range(TOP):
+        best = tl.argmax(value, 0, tie_break_left=True)
+        chosen = tl.where(place == j, best, chosen)
+        share = tl.where(place == j, tl.sum(tl.where(expert == best, scores, 0.0)), share)
+        value = tl.where(expert == best, float("-inf"), value)
+    if RENORMALIZE:
+        share = share / (tl.sum(share) + 1e-20)
+    tl.store(indices + token * TOP + place, chosen, mask=place < TOP)
+    tl.store(weights + token * TOP + place, share * scale, mask=place < TOP)
+
+
+@triton.jit
+def _pair_up(
+    x, indices, w13, hidden, stride, TOP: tl.constexpr, D: tl.constexpr, INNER: tl.constexpr, LINES: tl.constexpr,
+    DEPTH: tl.constexpr,
+):  # fmt: skip
+    """Some of a pair's hidden row. A sum runs apart in every column of a step, to the end."""
+    pair = tl.program_id(1)
+    expert = tl.load(indices + pair).to(tl.int64)
+    both = tl.arange(0, 2 * LINES)  # gate and up in turn
+    line = (both % 2) * INNER + tl.minimum(tl.program_id(0) * LINES + both // 2, INNER - 1)
+    weights = w13 + expert * (2 * INNER * D) + line * D
+    inputs = x + (pair // TOP).to(tl.int64) * stride + tl.zeros([1], dtype=tl.int32)
+    total = tl.zeros([2 * LINES, DEPTH], dtype=tl.float32)
+    for at in range(0, D, DEPTH):
+        d = at + tl.arange(0, DEPTH)
+        w, a = _columns(weights, d, D, DEPTH), _columns(inputs, d, D, DEPTH)
+        total += w.to(tl.float32) * a.to(tl.float32)
+    inner = tl.program_id(0) * LINES + tl.arange(0, LINES)
+    tl.store(hidden + pair * INNER + inner, _swiglu(tl.reshape(tl.sum(total, 1), [LINES, 2])), mask=inner < INNER)
+
+
+@triton.jit
+def _pair_down(
+    hidden, indices, weights, w2, y, stride, TOP: tl.constexpr, TOPS: tl.constexpr, D: tl.constexpr,
+    INNER: tl.constexpr, ADD: tl.constexpr, LINES: tl.constexpr, DEPTH: tl.constexpr,
+):  # fmt: skip
+    """Some columns of a row of y: the rows of w2 of all its experts at once, so that enough is on its way."""
+    token = tl.program_id(1)
+    both = tl.arange(0, TOPS * LINES)
+    choice, line = both // LINES, tl.minimum(tl.program_id(0) * LINES + both % LINES, D - 1)
+    pair = token * TOP + tl.minimum(choice, TOP - 1)
+    lines = w2 + tl.load(indices + pair).to(tl.int64) * (D * INNER) + line * INNER
+    total = tl.zeros([TOPS * LINES, DEPTH], dtype=tl.float32)
+    for at in range(0, INNER, DEPTH):
+        i = at + tl.arange(0, DEPTH)
+        w, h = _columns(lines, i, INNER, DEPTH), _columns(hidden + pair * INNER, i, INNER, DEPTH)
+        total += w.to(tl.float32) * h.to(tl.float32)
+    share = tl.where(choice < TOP, tl.load(weights + pair), 0.0)
+    result = tl.sum(tl.reshape(tl.sum(total, 1) * share, [TOPS, LINES]), 0)
+    d = tl.program_id(0) * LINES + tl.arange(0, LINES)
+    place = y + token.to(tl.int64) * stride + d
+    if ADD:
+        result += tl.load(place, mask=d < D, other=0.0).to(tl.float32)
+    tl.store(place, result, mask=d < D)
+
+
+@triton.jit
+def _sort(indices, order, starts, pairs, E: tl.constexpr, STEP: tl.constexpr):
+    """An expert's program: how many pairs stand before its own, then its own in their order."""
+    expert = tl.program_id(0)
+    before = tl.zeros([STEP], dtype=tl.int32)
+    for at in range(0, pairs, STEP):
+        pair = at + tl.arange(0, STEP)
+        before += (tl.load(indices + pair, mask=pair < pairs, other=E) < expert).to(tl.int32)
+    start = tl.sum(before)
+    tl.store(starts + expert, start)
+    for at in range(0, pairs, STEP):
+        pair = at + tl.arange(0, STEP)
+        mine = tl.load(indices + pair, mask=pair < pairs, other=E) == expert
+        rank = tl.cumsum(mine.to(tl.int32), 0)
+        tl.store(order + start + rank - 1, pair, mask=mine)
+        start += tl.sum(mine.to(tl.int32))
+    if expert == E - 1:
+        tl.store(starts + E, start)
+
+
+@triton.jit
+def _lay_tiles(
+    starts, tiles, count, E: tl.constexpr, WIDE: tl.constexpr, ROWS: tl.constexpr, STEP: tl.constexpr
+):  # fmt: skip
+    """Which expert a tile serves, and from which place in the order on."""
+    tile = tl.program_id(0) * STEP + tl.arange(0, STEP)
+    e = tl.arange(0, WIDE)
+    pairs = tl.load(starts + e + 1, mask=e < E, other=0) - tl.load(starts + e, mask=e < E, other=0)
+    ends = tl.cumsum((pairs + ROWS - 1) // ROWS, 0)
+    passed = ends[None, :] <= tile[:, None]
+    expert = tl.sum(passed.to(tl.int32), 1)
+    first = tl.max(tl.where(passed, ends[None, :], 0), 1)  # the expert's first tile
+    place = tl.load(starts + expert, mask=expert < E, other=0) + (tile - first) * ROWS
+    tl.store(tiles + 3 * tile, tl.where(expert < E, expert, -1), mask=tile < count)
+    tl.store(tiles + 3 * tile + 1, place, mask=tile < count)
+    tl.store(tiles + 3 * tile + 2, tl.load(starts + expert + 1, mask=expert < E, other=0), mask=tile < count)
+
+
+@triton.jit
+def _product(
+    a, inside, b, K: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr
+):  # fmt: skip
+    """Rows that begin at a, zeros where not inside, times rows that begin at b, of K each -> [ROWS, COLUMNS] fp32.
+
+    Few rows stand second in the product: a tensor core of 9.0 takes no fewer than 64 in the first place.
+    """
+    few: tl.constexpr = ROWS < 64
+    result = tl.zeros([COLUMNS, ROWS] if few else [ROWS, COLUMNS], dtype=tl.float32)
+    for at in range(0, K, DEPTH):
+        k = at + tl.arange(0, DEPTH)
+        left, right = _columns(a, k, K, DEPTH, inside), _columns(b, k, K, DEPTH)
+        if few:
+            result = tl.dot(right, tl.trans(left), result, input_precision="ieee")
+        else:
+            result = tl.dot(left, tl.trans(right), result, input_precision="ieee")
+    return tl.trans(result) if few else result
+
+
+@triton.jit
+def _up(
+    x, order, tiles, w13, hidden, stride, TOP: tl.constexpr, D: tl.constexpr, INNER: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
+):  # fmt: skip
+    """A tile of hidden, its rows in the order of experts. A tile at most half full is computed as half a tile."""
+    per_tile: tl.constexpr = (INNER + COLUMNS - 1) // COLUMNS
+    tile, column = tl.program_id(0) // per_tile, tl.program_id(0) % per_tile
+    expert, first, end = tl.load(tiles + 3 * tile), tl.load(tiles + 3 * tile + 1), tl.load(tiles + 3 * tile + 2)
+    if expert >= 0:
+        both = tl.arange(0, 2 * COLUMNS)  # gate and up in turn
+        line = (both % 2) * INNER + tl.minimum(column * COLUMNS + both // 2, INNER - 1)
+        weights = w13 + expert.to(tl.int64) * (2 * INNER * D) + line * D
+        if ROWS == 128:
+            if end - first > 64:
+                _up_rows(x, order, weights, hidden, first, end, column, stride, TOP, D, INNER, 128, COLUMNS, DEPTH)
+            else:
+                _up_rows(x, order, weights, hidden, first, end, column, stride, TOP, D, INNER, 64, COLUMNS, DEPTH)
+        else:
+            _up_rows(x, order, weights, hidden, first, end, column, stride, TOP, D, INNER, ROWS, COLUMNS, DEPTH)
+
+
+@triton.jit
+def _up_rows(
+    x, order, weights, hidden, first, end, column, stride, TOP: tl.constexpr, D: tl.constexpr, INNER: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
+):  # fmt: skip
+    place = first + tl.arange(0, ROWS)
+    token = tl.load(order + place, mask=place < end, other=0) // TOP
+    sums = _product(x + token.to(tl.int64) * stride, place < end, weights, D, ROWS, 2 * COLUMNS, DEPTH)
+    result = _swiglu(tl.reshape(sums, [ROWS, COLUMNS, 2])).to(hidden.dtype.element_ty)
+    inner = column * COLUMNS + tl.arange(0, COLUMNS)
+    lines = hidden + place.to(tl.int64)[:, None] * INNER
+    tl.store(lines + inner[None, :], result, mask=(place < end)[:, None] & (inner < INNER)[None, :])
+
+
+@triton.jit
+def _down(
+    hidden, order, tiles, shares, w2, parts, D: tl.constexpr, INNER: tl.constexpr, ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
+):  # fmt: skip
+    """A tile of weighted results, each stored where its pair t·k+j stands; halves as in _up."""
+    per_tile: tl.constexpr = (D + COLUMNS - 1) // COLUMNS
+    tile, column = tl.program_id(0) // per_tile, tl.program_id(0) % per_tile
+    expert, first, end = tl.load(tiles + 3 * tile), tl.load(tiles + 3 * tile + 1), tl.load(tiles + 3 * tile + 2)
+    if expert >= 0:
+        line = tl.minimum(column * COLUMNS + tl.arange(0, COLUMNS), D - 1)
+        weights = w2 + expert.to(tl.int64) * (D * INNER) + line * INNER
+        if ROWS == 128:
+            if end - first > 64:
+                _down_rows(hidden, order, weights, shares, parts, first, end, column, D, INNER, 128, COLUMNS, DEPTH)
+            else:
+                _down_rows(hidden, order, weights, shares, parts, first, end, column, D, INNER, 64, COLUMNS, DEPTH)
+        else:
+            _down_rows(hidden, order, weights, shares, parts, first, end, column, D, INNER, ROWS, COLUMNS, DEPTH)
+
+
+@triton.jit
+def _down_rows(
+    hidden, order, weights, shares, parts, first, end, column, D: tl.constexpr, INNER: tl.constexpr, ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
+):  # fmt: skip
+    place = first + tl.arange(0, ROWS)
+    inside = place < end
+    result = _product(hidden + place.to(tl.int64) * INNER, inside, weights, INNER, ROWS, COLUMNS, DEPTH)
+    pair = tl.load(order + place, mask=inside, other=0)
+    result = (result * tl.load(shares + pair)[:, None]).to(parts.dtype.element_ty)
+    d = column * COLUMNS + tl.arange(0, COLUMNS)
+    lines = parts + pair.to(tl.int64)[:, None] * D
+    tl.store(lines + d[None, :], result, mask=inside[:, None] & (d < D)[None, :])
+
+
+@triton.jit
+def _sum(parts, y, stride, TOP: tl.constexpr, D: tl.constexpr, ADD: tl.constexpr, STEP: tl.constexpr):
+    """The parts of a row, in the order chosen, in fp32."""
+    token = tl.program_id(0).to(tl.int64)
+    d = tl.program_id(1) * STEP + tl.arange(0, STEP)
+    total = tl.zeros([STEP], dtype=tl.float32)
+    for j in tl.static_range(TOP):
+        total += tl.load(parts + (token * TOP + j) * D + d, mask=d < D, other=0.0).to(tl.float32)
+    place = y + token * stride + d
+    if ADD:
+        total += tl.load(place, mask=d < D, other=0.0).to(tl.float32)
+    tl.store(place, total, mask=d < D)
