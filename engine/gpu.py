@@ -27,7 +27,7 @@ from kernels.gpu.packing import CHUNK, Packing
 if TYPE_CHECKING:
     from engine import model as plain
 
-FEW = 16  # rows up to which a matrix product is ours, its bits those that a row has alone
+FEW = ops.FEW  # rows up to which a matrix product is ours, its bits those that a row has alone
 TOGETHER = min(FEW, experts.FEW_ROWS)  # sequences that may decode together without a bit telling
 CAPABILITY = (8, 0)
 _ALIGNED = 16  # numbers; kernels are compiled anew for tables at odd places and rows of odd widths

@@ -47,12 +47,13 @@ def tile_rows(pairs: int, experts: int) -> int:
 
 
 def route(
-    x: Tensor, gate_weight: Tensor, bias: Tensor, top_k: int, scale: float, renormalize: bool
+    x: Tensor, gate_weight: Tensor, bias: Tensor, top_k: int, scale: float, renormalize: bool, shared: int = 0
 ) -> tuple[Tensor, Tensor]:
     """Chooses top_k experts by ``sigmoid(x·Wᵀ) + bias``, of equal ones the first; weighs them by the sigmoid alone.
 
     x [T,D], gate_weight [E,D] of one dtype, bias [E] -> (indices [T,k] int32, weights [T,k] fp32), best first. Products
     are summed in fp32: of 256 columns at a time, then these sums in their order. A row's bits do not depend on T.
+    shared: so many experts more, numbered from E on, are chosen last by every row, with weight 1: k counts them.
     """
     (rows, width), experts = x.shape, gate_weight.shape[0]
     slices = triton.cdiv(width, SLICE)
@@ -65,11 +66,12 @@ def route(
         x, gate_weight, logits, rows, x.stride(0), width, experts, each, SLICE, experts_tile, rows_tile,
         _step(64, x), num_warps=warps, num_stages=4,
     )  # fmt: skip
-    indices = torch.empty(rows, top_k, dtype=torch.int32, device=x.device)
-    weights = torch.empty(rows, top_k, dtype=torch.float32, device=x.device)
+    indices = torch.empty(rows, top_k + shared, dtype=torch.int32, device=x.device)
+    weights = torch.empty(rows, top_k + shared, dtype=torch.float32, device=x.device)
     _select[(rows,)](
         logits, bias, indices, weights, rows, scale, experts, triton.next_power_of_2(experts), top_k,
-        triton.next_power_of_2(top_k), slices // each, renormalize, num_warps=1,
+        shared,
+        triton.next_power_of_2(top_k + shared), slices // each, renormalize, num_warps=1,
     )  # fmt: skip
     return indices, weights
 
@@ -206,7 +208,7 @@ def _logits(
 @triton.jit
 def _select(
     logits, bias, indices, weights, rows, scale, E: tl.constexpr, WIDE: tl.constexpr, TOP: tl.constexpr,
-    TOPS: tl.constexpr, SLICES: tl.constexpr, RENORMALIZE: tl.constexpr,
+    SHARED: tl.constexpr, TOPS: tl.constexpr, SLICES: tl.constexpr, RENORMALIZE: tl.constexpr,
 ):  # fmt: skip
     """A row's choice, by one warp: the best, then the best of the others."""
     token = tl.program_id(0)
@@ -227,8 +229,9 @@ def _select(
         value = tl.where(expert == best, float("-inf"), value)
     if RENORMALIZE:
         share = share / (tl.sum(share) + 1e-20)
-    tl.store(indices + token * TOP + place, chosen, mask=place < TOP)
-    tl.store(weights + token * TOP + place, share * scale, mask=place < TOP)
+    chosen, share = tl.where(place < TOP, chosen, E + place - TOP), tl.where(place < TOP, share * scale, 1.0)
+    tl.store(indices + token * (TOP + SHARED) + place, chosen, mask=place < TOP + SHARED)
+    tl.store(weights + token * (TOP + SHARED) + place, share, mask=place < TOP + SHARED)
 
 
 @triton.jit
