@@ -21,7 +21,7 @@ for part in "$@"; do
   case $part in
     check) python3 -m pytest tests/kernels/test_on_gpu.py tests/engine/test_on_gpu.py -q -p no:cacheprovider --durations=6 2>&1 \
              | tee "$OUT/check.txt" | tail -40 ;;
-    rates) python3 -m bench.gpu_rates --out "$OUT/gpu-rates.json" --profile "$OUT" 2>&1 | grep -v -i warning ;;
+    rates) python3 -m bench.gpu_rates decode batch prefill memory profile --out "$OUT" 2>&1 | grep -v -i warning ;;
     vault) python3 -m bench.vault_client --redis-binary "$redis" --io-threads 8 --values 512 --gigabytes 1 --repeat 2 \
              --out "$OUT/gpu-vault-client.json" ;;
     resume|million) [ "$part" = million ] && far=--million || far=
