@@ -20,7 +20,7 @@ from kernels.gpu import moe as experts
 from kernels.gpu import rows as ops
 from kernels.gpu.kda_decode import kda_decode
 from kernels.gpu.kda_prefill import kda_prefill
-from kernels.gpu.mla_decode import mla_decode
+from kernels.gpu.mla_decode import mla_decode, mla_few
 from kernels.gpu.mla_prefill import mla_prefill
 from kernels.gpu.packing import CHUNK, Packing
 
@@ -215,6 +215,8 @@ class Mla:
             weights = (self.kv_b, self.value_dim)
             if group is pieces.singles:
                 o = mla_decode(q[group.rows], *tables, group.lengths, *weights)
+            elif group.packing.rows <= FEW:
+                o = mla_few(q[group.rows], *tables, group.lengths, group.packing, *weights)
             else:
                 o = mla_prefill(q[group.rows], *tables, group.lengths, group.packing, *weights, group.positions)
             parts.append(o.flatten(1))

@@ -100,9 +100,8 @@ def outcome(token: Tensor, logprob: Tensor, total: Tensor, intact: Tensor) -> Te
 @triton.jit
 def _outcome(token, logprob, total, intact, told):
     row = tl.program_id(0)
-    sum_ = tl.load(total + row)
     here = told + row * 4
     tl.store(here, tl.load(token + row).to(tl.float64))
     tl.store(here + 1, tl.load(logprob + row).to(tl.float64))
-    tl.store(here + 2, (sum_ - sum_ == 0).to(tl.float64))  # neither NaN nor infinite
+    tl.store(here + 2, (tl.abs(tl.load(total + row)) < float("inf")).to(tl.float64))  # false for NaN too
     tl.store(here + 3, tl.load(intact + row).to(tl.float64))

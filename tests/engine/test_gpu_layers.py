@@ -9,6 +9,7 @@ from engine import Done, Engine, SamplingParams, Token
 from engine.build import build_model
 from engine.config import ModelConfig
 from engine.model import KimiLinear
+from engine.sequences import Sequence
 from engine.testing import TINY, random_tensors
 from tests.engine.driving import decode, engine_of, read, run, some_ids, state
 from tests.kernels.gpu.conftest import ON_GPU  # before the first import of a kernel
@@ -40,6 +41,15 @@ def model(plain) -> KimiLinear:
 
 def small(model: KimiLinear, **settings: object) -> Engine:
     return engine_of(model, **({"page_tokens": 16, "max_tokens": 1024, "deterministic": False} | settings))
+
+
+def standing(engine: Engine, count: int) -> list[Sequence]:
+    """Sequences that have read 20 tokens each, more than a page."""
+    sequences = [engine._sequences[engine.open()] for _ in range(count)]
+    for i, s in enumerate(sequences):
+        engine.read(s.id, some_ids(20, seed=i))
+    run(engine)
+    return sequences
 
 
 def whole(engine: Engine):
@@ -109,13 +119,11 @@ def test_a_resumed_reading_gives_the_bits_of_an_unbroken_one(model):
 @pytest.mark.parametrize("name", ["kda", "conv", "latents"])
 def test_one_whose_numbers_moved_ends_and_the_others_decode_on(model, name):
     engine = small(model)
-    moved, other, whole = (engine._sequences[engine.open()] for _ in range(3))
-    for i, s in enumerate((moved, other, whole)):
-        read(engine, s.id, some_ids(20, seed=i))
+    moved, other, whole = standing(engine, 3)
     pool = getattr(engine.pools, name)
     row, neighbour = (moved.pages[1], other.pages[1]) if name == "latents" else (moved.slot, other.slot)
     pool[:, row] = pool[:, neighbour]
-    requests = [engine.generate(s.id, SamplingParams(max_tokens=3)) for s in (moved, whole)]
+    requests = [engine.generate(s.id, SamplingParams(max_tokens=2)) for s in (moved, whole)]
     done = {event.request: event for event in run(engine) if isinstance(event, Done)}
     assert [done[request].reason for request in requests] == ["error", "length"]
     assert "not what had been written" in done[requests[0]].error
@@ -123,21 +131,18 @@ def test_one_whose_numbers_moved_ends_and_the_others_decode_on(model, name):
 
 def test_a_row_that_says_something_else_is_not_decoded_on(model):
     engine = small(model)
-    s = engine._sequences[engine.open()]
-    read(engine, s.id, some_ids(20))
+    (s,) = standing(engine, 1)
     engine.pools.pages[0].tags[s.pages[1]] = engine.pools.pages[0].tags[s.pages[0]]
-    request = engine.generate(s.id, SamplingParams(max_tokens=3))
+    request = engine.generate(s.id, SamplingParams(max_tokens=2))
     (done,) = [event for event in run(engine) if isinstance(event, Done)]
     assert (done.request, done.reason) == (request, "error") and "ProvenanceError" in done.error
 
 
 def test_a_number_that_is_none_ends_its_sequence_alone(model):
     engine = small(model)
-    broken, other = (engine._sequences[engine.open()] for _ in range(2))
-    for i, s in enumerate((broken, other)):
-        read(engine, s.id, some_ids(20, seed=i))
+    broken, other = standing(engine, 2)
     engine.pools.latents[0, broken.pages[0], 3] = float("nan")  # between the places that a seal looks at
-    requests = [engine.generate(s.id, SamplingParams(max_tokens=3)) for s in (broken, other)]
+    requests = [engine.generate(s.id, SamplingParams(max_tokens=2)) for s in (broken, other)]
     done = {event.request: event for event in run(engine) if isinstance(event, Done)}
     assert [done[request].reason for request in requests] == ["error", "length"]
     assert "not a number" in done[requests[0]].error
@@ -145,11 +150,10 @@ def test_a_number_that_is_none_ends_its_sequence_alone(model):
 
 def test_greedy_tokens_and_probabilities_are_those_of_the_logits(model):
     engine = small(model)
-    sequence = engine.open()
-    read(engine, sequence, some_ids(20))
-    forks = [engine.fork(sequence) for _ in range(2)]
+    (s,) = standing(engine, 1)
+    forks = [engine.fork(s.id) for _ in range(2)]
     found = []
-    for fork, params in zip(forks, (SamplingParams(max_tokens=4), SamplingParams(1e-6, max_tokens=4)), strict=True):
+    for fork, params in zip(forks, (SamplingParams(max_tokens=3), SamplingParams(1e-6, max_tokens=3)), strict=True):
         engine.generate(fork, params)
         found.append([event for event in run(engine) if isinstance(event, Token)])
     for told, sampled in zip(*found, strict=True):  # the second goes the host's way, from the logits
