@@ -73,22 +73,27 @@ class Decoder:
 
     def run(self, works: Works[Work]) -> list[Decoded]:
         """Feeds each sequence its one id. Raises ProvenanceError before anything is written."""
-        afters = []
         for work in works:
-            s = work.sequence
-            self._pools.require(s.slot, s.pages, s.tag)
-            afters.append(Tag(s.position + 1, digest.advance(s.digest, work.ids)))
-        rows = _power(len(works), 1, 2)
-        pages = _power(-(-max(tag.position for tag in afters) // self._page), FIRST_PAGES, WIDER)
-        logits, told = self._step(works, rows, pages)
-        for work, after in zip(works, afters, strict=True):
-            self._pools.tag(work.sequence.slot, work.sequence.pages, work.sequence.position, after)
-        found = zip(afters, logits, told, strict=True)
+            self._pools.require(work.sequence.slot, work.sequence.pages, work.sequence.tag)
+        logits = self._launch(works)
+        afters = [self._tag(work) for work in works]  # while the device computes
+        if self._on_gpu:
+            torch.cuda.current_stream(self._device).synchronize()  # the one place where the host waits for it
+        found = zip(afters, logits, self._told[: len(works)].tolist(), strict=True)
         return [Decoded(tag, row, (int(id_), p), bool(finite), bool(intact))
                 for tag, row, (id_, p, finite, intact) in found]  # fmt: skip
 
-    def _step(self, works: Works[Work], rows: int, pages: int) -> tuple[Tensor, list[list[float]]]:
-        """Logits [works,vocab] and what is told of each; the one place where the host waits for the device."""
+    def _tag(self, work: Work) -> Tag:
+        s = work.sequence
+        after = Tag(s.position + 1, digest.advance(s.digest, work.ids))
+        self._pools.tag(s.slot, s.pages, s.position, after)
+        return after
+
+    def _launch(self, works: Works[Work]) -> Tensor:
+        """Logits [works,vocab]; what is told of each goes to ``_told``. Neither is waited for."""
+        rows = _power(len(works), 1, 2)
+        longest = max(work.sequence.position for work in works) + 1
+        pages = _power(-(-longest // self._page), FIRST_PAGES, WIDER)
         graph = self._graph(rows, pages)
         self._put_tables(works)
         self._put_inputs(works, rows)
@@ -98,9 +103,7 @@ class Decoder:
         else:
             logits, told = self._compute(rows, pages)
         self._told[:rows].copy_(told, non_blocking=True)
-        if self._on_gpu:
-            torch.cuda.current_stream(self._device).synchronize()
-        return logits[: len(works)], self._told[: len(works)].tolist()
+        return logits[: len(works)]
 
     # what goes in
 
