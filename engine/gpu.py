@@ -1,7 +1,8 @@
 """The layers of a model on a GPU in the Triton kernels: model.py's, over all pieces of a batch at once.
 
 A batch's pieces of one row come first and take the kernels of decoding; longer ones take those of reading. Within each
-a row's bits do not depend on the rows beside it, but for the matrix products of more than FEW rows, which are cuBLAS's.
+a row's bits do not depend on the rows beside it, but where the fastest way does: cuBLAS's products above FEW rows,
+experts of few or many rows. ``fixed`` pieces, the deterministic mode's, go one way whatever their number is.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,7 @@ from kernels.gpu import moe as experts
 from kernels.gpu import rows as ops
 from kernels.gpu.kda_decode import kda_decode
 from kernels.gpu.kda_prefill import kda_prefill
+from kernels.gpu.matmul import matmul
 from kernels.gpu.mla_decode import mla_decode, mla_few
 from kernels.gpu.mla_prefill import mla_prefill
 from kernels.gpu.packing import CHUNK, Packing
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 FEW = ops.FEW  # rows up to which a matrix product is ours, its bits those that a row has alone
 TOGETHER = min(FEW, experts.FEW_ROWS)  # sequences that may decode together without a bit telling
 CAPABILITY = (8, 0)
+TILE = 128  # rows of an expert in the deterministic mode
 _ALIGNED = 16  # numbers; kernels are compiled anew for tables at odd places and rows of odd widths
 
 
@@ -67,16 +70,17 @@ class Pieces:
     all: "Sequence[plain.Piece]"
     singles: Group | None  # pieces of one row
     runs: Group | None  # longer ones
+    fixed: bool = False  # the same kernels and tiles for any number of rows
 
     @classmethod
-    def of(cls, pieces: "Sequence[plain.Piece]", device: torch.device) -> "Pieces":
-        """Pieces of one row first, as the runner lays them."""
-        ones = sum(_count(piece) == 1 for piece in pieces)
+    def of(cls, pieces: "Sequence[plain.Piece]", device: torch.device, fixed: bool) -> "Pieces":
+        """Pieces of one row first, as the runner lays them. Fixed ones are all taken as longer ones."""
+        ones = 0 if fixed else sum(_count(piece) == 1 for piece in pieces)
         assert all(_count(piece) == 1 for piece in pieces[:ones]), "pieces of one row stand first in a batch"
         parts = [part for part in (pieces[:ones], pieces[ones:]) if part]
         tables = iter(_on_device([table for part in parts for table in _tables(part)], device))
         groups = [_group(part, tables) for part in parts]
-        return cls(pieces, groups[0] if ones else None, groups[-1] if len(pieces) > ones else None)
+        return cls(pieces, groups[0] if ones else None, groups[-1] if len(pieces) > ones else None, fixed)
 
     @property
     def groups(self) -> list[Group]:
@@ -122,8 +126,10 @@ def _round(count: int) -> int:
     return -(-count // _ALIGNED) * _ALIGNED
 
 
-def linear(x: Tensor, weight: Tensor) -> Tensor:
+def linear(x: Tensor, weight: Tensor, fixed: bool) -> Tensor:
     """x [T,in] · weightᵀ -> [T,out]."""
+    if fixed:
+        return matmul(x, weight)
     return ops.linear(x, weight) if x.shape[0] <= FEW else F.linear(x, weight)
 
 
@@ -156,13 +162,14 @@ class Kda:
     def forward(self, u: Tensor, pieces: Pieces, states: StateRows) -> Tensor:
         """u [T,D] -> [T,D]. The pieces' rows of ``states`` are advanced in place."""
         C, K, H = self.f_b.shape[0], self.f_b.shape[1], self.heads
-        raw, f, z, b, _ = linear(u, self.inward).tensor_split([3 * C, 3 * C + K, 3 * C + 2 * K, 3 * C + 2 * K + H], 1)
-        a, gate = linear(f, self.f_b), linear(z, self.g_b)
+        edges = [3 * C, 3 * C + K, 3 * C + 2 * K, 3 * C + 2 * K + H]
+        raw, f, z, b, _ = linear(u, self.inward, pieces.fixed).tensor_split(edges, 1)
+        a, gate = linear(f, self.f_b, pieces.fixed), linear(z, self.g_b, pieces.fixed)
         parts = []
         for group in pieces.groups:
             mix, at = self._decode if group is pieces.singles else self._read, group.rows
             parts.append(mix(raw[at], a[at], b[at], gate[at], group, states))
-        return linear(_mixed(parts, u.shape[0]), self.o_proj)
+        return linear(_mixed(parts, u.shape[0]), self.o_proj, pieces.fixed)
 
     def _decode(self, raw: Tensor, a: Tensor, b: Tensor, gate: Tensor, group: Group, states: StateRows) -> Tensor:
         rates = (self.A_log, self.dt_bias)
@@ -204,7 +211,7 @@ class Mla:
     def forward(self, u: Tensor, pieces: Pieces, latents: LatentPages) -> Tensor:
         """u [T,D] -> [T,D]. The rows' latents are written into the pieces' pages, then read."""
         width = latents.pages.shape[-1]
-        q, latent = linear(u, self.inward).tensor_split([-width], 1)
+        q, latent = linear(u, self.inward, pieces.fixed).tensor_split([-width], 1)
         q = q.view(u.shape[0], self.heads, -1)
         parts = []
         for group in pieces.groups:
@@ -215,12 +222,12 @@ class Mla:
             weights = (self.kv_b, self.value_dim)
             if group is pieces.singles:
                 o = mla_decode(q[group.rows], *tables, group.lengths, *weights)
-            elif group.packing.rows <= FEW:
+            elif group.packing.rows <= FEW and not pieces.fixed:
                 o = mla_few(q[group.rows], *tables, group.lengths, group.packing, *weights)
             else:
                 o = mla_prefill(q[group.rows], *tables, group.lengths, group.packing, *weights, group.positions)
             parts.append(o.flatten(1))
-        return linear(_mixed(parts, u.shape[0]), self.o_proj)
+        return linear(_mixed(parts, u.shape[0]), self.o_proj, pieces.fixed)
 
     def require(self, piece: "plain.Piece", latents: LatentPages) -> None:
         latents.require_before(piece.table, piece.before)
@@ -239,8 +246,8 @@ class Mlp:
     def of(cls, mlp: "plain.Mlp") -> "Mlp":
         return cls(mlp.up.plain, mlp.down.plain)
 
-    def add(self, z: Tensor, x: Tensor) -> Tensor:
-        return linear(ops.swiglu(linear(z, self.up)), self.down).add_(x)
+    def add(self, z: Tensor, x: Tensor, fixed: bool) -> Tensor:
+        return linear(ops.swiglu(linear(z, self.up, fixed)), self.down, fixed).add_(x)
 
 
 @dataclass(frozen=True)
@@ -267,9 +274,10 @@ class Moe:
             w13[rows, :inner], w13[rows, inner:], w2[rows] = w1, w3, w
         return cls(moe.top_k, moe.scale, moe.renormalize, shared, moe.router, moe.bias, w13, w2)
 
-    def add(self, z: Tensor, x: Tensor) -> Tensor:
+    def add(self, z: Tensor, x: Tensor, fixed: bool) -> Tensor:
         choice = (self.top_k, self.scale, self.renormalize, self.shared)
-        return experts.moe(z, *experts.route(z, self.router, self.bias, *choice), self.w13, self.w2, out=x)
+        chosen = (*experts.route(z, self.router, self.bias, *choice), self.w13, self.w2)
+        return experts.moe_grouped(z, *chosen, out=x, tile=TILE) if fixed else experts.moe(z, *chosen, out=x)
 
 
 @dataclass(frozen=True)
@@ -305,7 +313,7 @@ class Layer:
         """The numbers without the tags: what a CUDA graph holds."""
         delta = self.mixer.forward(ops.rms_norm(x, self.mixer_norm, self.eps), pieces, rows)  # type: ignore[arg-type]
         x, normed = ops.add_rms_norm(x, delta, self.ffn_norm, self.eps)
-        return self.ffn.add(normed, x)
+        return self.ffn.add(normed, x, pieces.fixed)
 
 
 @dataclass(frozen=True)
@@ -318,5 +326,5 @@ class Head:
     def of(cls, head: "plain.Head") -> "Head":
         return cls(head.norm, head.weight, head.eps)
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        return linear(ops.rms_norm(hidden, self.norm, self.eps), self.weight).float()
+    def logits(self, hidden: Tensor, fixed: bool = False) -> Tensor:
+        return linear(ops.rms_norm(hidden, self.norm, self.eps), self.weight, fixed).float()

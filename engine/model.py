@@ -59,6 +59,7 @@ class Piece:
 class Batch:
     ids: Tensor  # [T] int64; rows that belong to no piece are padding
     pieces: tuple[Piece, ...]
+    fixed: bool = False  # by gpu.py: no row's bits depend on the others, at some cost
 
 
 @dataclass(frozen=True)
@@ -234,9 +235,9 @@ class KimiLinear:
         if self.triton:
             from engine import gpu  # needs triton
 
-            return gpu.Pieces.of(batch.pieces, self.device)
+            return gpu.Pieces.of(batch.pieces, self.device, batch.fixed)
         return compiled.Pieces.of(batch.pieces) if self.compiled else batch.pieces
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """hidden [n,D] -> [n,vocab] fp32."""
-        return self.head.logits(hidden)
+    def logits(self, hidden: Tensor, fixed: bool = False) -> Tensor:
+        """hidden [n,D] -> [n,vocab] fp32. fixed: see Batch."""
+        return self.head.logits(hidden, fixed) if self.triton else self.head.logits(hidden)  # type: ignore[call-arg]

@@ -1,5 +1,6 @@
 """The loop: what one step does for the requests that are running, and how a request ends."""
 
+from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -26,8 +27,10 @@ class Runner:
 
     def __init__(self, model: KimiLinear, config: EngineConfig, pools: Pools, sequences: Sequences) -> None:
         self._model, self._config, self._pools, self._sequences = model, config, pools, sequences
-        self._scheduler = Scheduler(config.grid, config.prefill_tokens_per_step, config.deterministic)
-        self._alone = config.deterministic and not model.compiled  # a forward has one sequence, and full grids of rows
+        serial = config.deterministic and not model.triton
+        self._scheduler = Scheduler(config.grid, config.prefill_tokens_per_step, serial)
+        self._alone = serial and not model.compiled  # a forward has one sequence, and full grids of rows
+        self._fixed = config.deterministic and model.triton
         self._decoder = _decoder(model, config, pools)
         self._requests: dict[int, Request] = {}
         self._by_sequence: dict[int, Request] = {}
@@ -168,7 +171,9 @@ class Runner:
         if not works:
             return
         config = self._config
-        batch = pack(works, config.grid, config.page_tokens, self._alone, self._model.device)
+        batch = replace(
+            pack(works, config.grid, config.page_tokens, self._alone, self._model.device), fixed=self._fixed
+        )
         intact = [self._intact(work.sequence) for work in works]
         try:
             hidden = self._model.forward(batch, self._pools)
@@ -211,7 +216,8 @@ class Runner:
         """Reports the ids that follow the rows just fed, as far as the segment goes."""
         following = request.ids[request.done - fed + 1 : request.done + 1]
         if following:
-            for logits, token in zip(self._model.logits(hidden[: len(following)]), following, strict=True):
+            rows = self._model.logits(hidden[: len(following)], self._fixed)
+            for logits, token in zip(rows, following, strict=True):
                 self._report(request, logits, token, token)
 
     # ends

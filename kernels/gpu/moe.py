@@ -104,12 +104,12 @@ def moe_pairs(
 
 
 def moe_grouped(
-    x: Tensor, indices: Tensor, weights: Tensor, w13: Tensor, w2: Tensor, out: Tensor | None = None
+    x: Tensor, indices: Tensor, weights: Tensor, w13: Tensor, w2: Tensor, out: Tensor | None = None, tile: int = 0
 ) -> Tensor:
     """`moe` for many rows: (row, expert) pairs sorted by expert, tiles of them through w13, then w2, then summed."""
     (rows, top_k), (experts, width, inner) = indices.shape, w2.shape
     pairs = rows * top_k
-    tile = tile_rows(pairs, experts)
+    tile = tile or tile_rows(pairs, experts)
     order, tiles = _sorted(indices, experts, tile)
     hidden = torch.empty(pairs, inner, dtype=x.dtype, device=x.device)
     up = _fitting(tile, UP[tile], 2, x)
