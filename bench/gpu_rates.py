@@ -1,7 +1,8 @@
 """The 48B shape on one GPU, end to end: decoding, reading, memory; beside the same shape with MLA in every layer.
 
     python -m bench.gpu_rates decode batch prefill memory profile numerics --out bench/results/h200 [--all-mla]
-                              [--contexts 4096 131072 1048576] [--limit 300] [--step 8192] [--commit HASH]
+                              [--deterministic] [--contexts 4096 131072 1048576] [--limit 300] [--step 8192]
+                              [--commit HASH]
 
 A part for each word, a file for each part; with --all-mla the model has no KDA layer (decode, batch, prefill). Random
 weights; what has been read is random latents in the cache, put there, not read, but for ``prefill``. Times are of
@@ -66,6 +67,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("parts", nargs="+", choices=[*PARTS, "memory"])
     parser.add_argument("--out", type=Path, default=Path("bench/results/h200"))
     parser.add_argument("--all-mla", action="store_true")
+    parser.add_argument("--deterministic", action="store_true", help="the mode whose bits depend on no company")
     parser.add_argument("--contexts", type=int, nargs="+", default=CONTEXTS)
     parser.add_argument("--limit", type=float, default=300.0, help="seconds for each reading of prefill")
     parser.add_argument("--step", type=int, default=STEP, help="tokens of one step of reading")
@@ -75,7 +77,8 @@ def parse() -> argparse.Namespace:
 
 def write(arguments: argparse.Namespace, part: str, records: list[dict[str, Any]]) -> None:
     result = {"place": place() | {"commit": arguments.commit}, "records": records}
-    name = f"model-{part}{'-all-mla' if arguments.all_mla else ''}.json"
+    of = ("-all-mla" if arguments.all_mla else "") + ("-deterministic" if arguments.deterministic else "")
+    name = f"model-{part}{of}.json"
     (arguments.out / name).write_text(json.dumps(result, indent=1) + "\n")
 
 
@@ -184,7 +187,7 @@ def clear() -> None:
 def decoding(model: KimiLinear, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     weights, records = active_bytes(model), []
     for context in arguments.contexts:
-        engine = engine_of(model, context + STEP, slots=2)
+        engine = engine_of(model, context + STEP, slots=2, deterministic=arguments.deterministic)
         ms = step_ms(engine, standing(engine, 1, context))
         moved = weights + cache_bytes(engine, context)
         found = statistics.median(ms)
@@ -202,7 +205,7 @@ def batches(model: KimiLinear, arguments: argparse.Namespace) -> list[dict[str, 
     for context in arguments.contexts:
         largest = fitting(model, context, budget)
         for batch in sorted({b for b in (2, 16, 64) if b < largest} | {largest}):
-            records.append(one_batch(model, context, batch, batch == largest, budget))
+            records.append(one_batch(model, context, batch, batch == largest, budget, arguments.deterministic))
             clear()
     return records
 
@@ -215,8 +218,10 @@ def fitting(model: KimiLinear, context: int, budget: float) -> int:
     return max(1, min(MOST, int(budget // (latents + state + 12 * config.vocab_size))))
 
 
-def one_batch(model: KimiLinear, context: int, batch: int, largest: bool, budget: float) -> dict[str, Any]:
-    engine = engine_of(model, batch * (context + 512), slots=batch)
+def one_batch(
+    model: KimiLinear, context: int, batch: int, largest: bool, budget: float, deterministic: bool
+) -> dict[str, Any]:
+    engine = engine_of(model, batch * (context + 512), slots=batch, deterministic=deterministic)
     ms = statistics.median(step_ms(engine, standing(engine, batch, context)))
     moved = active_bytes(model, batch) + batch * cache_bytes(engine, context)
     more = {"batch": batch, "largest": largest, "ms_a_token": ms / batch, "replay_ms": replay_ms(engine)}
@@ -227,7 +232,8 @@ def one_batch(model: KimiLinear, context: int, batch: int, largest: bool, budget
 def prefill(model: KimiLinear, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     rate, records = matmul_rate(), []
     for context in arguments.contexts:
-        engine = engine_of(model, context + arguments.step, slots=2, step=arguments.step)
+        room, step = context + 2 * arguments.step, arguments.step
+        engine = engine_of(model, room, slots=2, step=step, deterministic=arguments.deterministic)
         warm(engine, arguments.step)
         torch.cuda.reset_peak_memory_stats()
         tokens, seconds = whole(engine, context - 256, arguments.limit)

@@ -1,4 +1,9 @@
-"""The loop: what one step does for the requests that are running, and how a request ends."""
+"""The loop: what one step does for the requests that are running, and how a request ends.
+
+Deterministic, a row's bits depend on nothing beside it. The compiled kernels of a CPU give that as they are; those of a
+GPU where readings take fixed tiles and at most TOGETHER sequences decode in one forward (gpu.py); PyTorch's operations
+only to one sequence a forward, in 1 or 64 rows.
+"""
 
 from dataclasses import replace
 from itertools import count

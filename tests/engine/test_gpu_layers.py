@@ -104,6 +104,20 @@ def test_those_who_decode_together_say_what_they_say_alone(model):
         assert all(torch.equal(found[name], x) for name, x in expected.items())
 
 
+def test_company_and_steps_change_no_bit_of_the_deterministic_mode(model):
+    """65 tokens: two steps, the second of one row, or one beside another reading."""
+    ends = []
+    for step, company in ((64, 0), (128, 3)):
+        engine = small(model, deterministic=True, prefill_tokens_per_step=step)
+        sequence = engine.open()
+        if company:
+            engine.read(engine.open(), some_ids(company, seed=9))
+        read(engine, sequence, some_ids(65))
+        ends.append(state(engine, sequence))
+    for name, x in ends[0].items():
+        assert torch.equal(x, ends[1][name]), name
+
+
 def test_a_resumed_reading_gives_the_bits_of_an_unbroken_one(model):
     one, two = small(model), small(model)
     unbroken = one.open()

@@ -161,7 +161,7 @@ def test_where_a_prefill_is_cut_changes_no_bit_of_the_deterministic_mode(model):
         sequence = engine.open()
         company = engine.open()
         engine.read(company, some_ids(300, seed=5))
-        read(engine, sequence, some_ids(450))
+        read(engine, sequence, some_ids(449))  # the last step of one of them has a single row
         ends.append(state(engine, sequence))
     same(*ends)
 
