@@ -1,15 +1,15 @@
 """A decoded token on a GPU: the whole step as one CUDA graph, and one wait of the host for what it says.
 
 A graph has fixed sizes, so there is one for so many rows and so many pages, both powers, captured when it is first
-needed. What changes from step to step (ids, slots, lengths) goes in by one copy. Page tables lie on the device by slot:
-a request has all its pages when it begins. Rows beyond the sequences are idle: slot -1, length 0.
+needed. What changes from step to step (ids, slots, lengths) goes in by one copy, which is part of it. Page tables lie
+on the device by slot: a request has all its pages when it begins. Rows beyond the sequences are idle: slot -1, length 0.
 """
 
 import logging
 from collections.abc import Sequence as Works
 from dataclasses import dataclass
+from itertools import chain
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -46,7 +46,6 @@ class Decoded:
 class _Graph:
     graph: torch.cuda.CUDAGraph
     logits: Tensor
-    told: Tensor
 
 
 class Decoder:
@@ -65,6 +64,8 @@ class Decoder:
         size = 3 * max(self.most, _APART)
         self._inputs = torch.zeros(size, dtype=torch.int32, device=self._device)
         self._inputs_host = torch.zeros(size, dtype=torch.int32, device="cpu", pin_memory=self._on_gpu)
+        self._inputs_np = self._inputs_host.numpy()
+        self._done = torch.cuda.Event() if self._on_gpu else None
         self._told = torch.zeros(self.most, 4, dtype=torch.float64, device="cpu", pin_memory=self._on_gpu)
         self._ones = torch.arange(self.most + 1, dtype=torch.int32, device=self._device)
         self._graphs: dict[tuple[int, int], _Graph] = {}
@@ -77,8 +78,8 @@ class Decoder:
             self._pools.require(work.sequence.slot, work.sequence.pages, work.sequence.tag)
         logits = self._launch(works)
         afters = [self._tag(work) for work in works]  # while the device computes
-        if self._on_gpu:
-            torch.cuda.current_stream(self._device).synchronize()  # the one place where the host waits for it
+        if self._done:
+            self._done.synchronize()  # the one place where the host waits for it
         found = zip(afters, logits, self._told[: len(works)].tolist(), strict=True)
         return [Decoded(tag, row, (int(id_), p), bool(finite), bool(intact))
                 for tag, row, (id_, p, finite, intact) in found]  # fmt: skip
@@ -90,7 +91,7 @@ class Decoder:
         return after
 
     def _launch(self, works: Works[Work]) -> Tensor:
-        """Logits [works,vocab]; what is told of each goes to ``_told``. Neither is waited for."""
+        """Logits [works,vocab]; what is told of each goes to ``_told``, there when ``_done`` is."""
         rows = _power(len(works), 1, 2)
         longest = max(work.sequence.position for work in works) + 1
         pages = _power(-(-longest // self._page), FIRST_PAGES, WIDER)
@@ -99,11 +100,10 @@ class Decoder:
         self._put_inputs(works, rows)
         if graph:
             graph.graph.replay()
-            logits, told = graph.logits.clone(), graph.told  # the next replay writes over them
-        else:
-            logits, told = self._compute(rows, pages)
-        self._told[:rows].copy_(told, non_blocking=True)
-        return logits[: len(works)]
+        logits = graph.logits if graph else self._compute(rows, pages)
+        if self._done:
+            self._done.record()
+        return (logits.clone() if graph else logits)[: len(works)]  # the next replay writes over a graph's
 
     # what goes in
 
@@ -118,18 +118,17 @@ class Decoder:
 
     def _put_inputs(self, works: Works[Work], rows: int) -> None:
         """Idle rows beyond the works; all of them idle when there is none."""
+        given = [(work.ids[0], work.sequence.slot, work.sequence.position + 1) for work in works]
         apart = max(rows, _APART)
-        host: np.ndarray = self._inputs_host[: 3 * apart].view(3, apart).numpy()
-        host[0], host[1], host[2] = 0, -1, 0
-        for i, work in enumerate(works):
-            host[:, i] = work.ids[0], work.sequence.slot, work.sequence.position + 1
-        self._inputs[: 3 * apart].copy_(self._inputs_host[: 3 * apart], non_blocking=True)
+        given += [(0, -1, 0)] * (apart - len(given))
+        self._inputs_np[: 3 * apart] = list(chain.from_iterable(zip(*given, strict=True)))
 
     # the device's part
 
-    def _compute(self, rows: int, pages: int) -> tuple[Tensor, Tensor]:
-        """Runs the rows whose ids, slots and lengths lie in ``_inputs`` -> logits [rows,vocab], told [rows,4]."""
+    def _compute(self, rows: int, pages: int) -> Tensor:
+        """Runs the rows whose ids, slots and lengths ``_inputs_host`` has -> logits [rows,vocab]; fills ``_told``."""
         model, pools, apart = self._model, self._pools, max(rows, _APART)
+        self._inputs[: 3 * apart].copy_(self._inputs_host[: 3 * apart], non_blocking=True)
         ids, slots, lengths = self._inputs[: 3 * apart].view(3, apart)[:, :rows]
         tables, begun, written = step.places(self._tables, slots, lengths, pages, self._page)
         intact = torch.ones_like(slots)
@@ -142,7 +141,8 @@ class Decoder:
         step.put_seals(pools.page_seals.samples, pools.page_seals.kept, written)
         logits = model.logits(hidden)
         token, logprob = ops.greedy(logits)
-        return logits, step.outcome(token, logprob, logits.sum(-1), intact)
+        self._told[:rows].copy_(step.outcome(token, logprob, logits.sum(-1), intact), non_blocking=True)
+        return logits
 
     def _group(self, rows: int, slots: Tensor, tables: Tensor, lengths: Tensor) -> Group:
         packing = Packing(rows, self._ones[: rows + 1], self._ones[: rows + 1], self._ones[:rows])
@@ -177,8 +177,8 @@ class Decoder:
         graph = torch.cuda.CUDAGraph()
         # other threads copy readings out meanwhile: their calls are no part of this
         with torch.cuda.graph(graph, pool=self._pool, stream=beside, capture_error_mode="thread_local"):
-            logits, told = self._compute(rows, pages)
-        return _Graph(graph, logits, told)
+            logits = self._compute(rows, pages)
+        return _Graph(graph, logits)
 
 
 def _power(count: int, first: int, base: int) -> int:

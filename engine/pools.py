@@ -142,8 +142,12 @@ class Pools:
             if states.tags[slot] is not known:
                 states.require(slot, before)
                 known = states.tags[slot]
-        for pages in self.pages:
-            pages.require_before(table, before)
+        if before.position % self.page_tokens:
+            page = table[before.position // self.page_tokens]
+            for pages in self.pages:
+                if pages.tags[page] is not known:
+                    pages.require(page, before)
+                    known = pages.tags[page]
 
     def tag(self, slot: int, table: list[int], first: int, after: Tag) -> None:
         """Tags what positions first..after.position have been written to."""

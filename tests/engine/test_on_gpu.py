@@ -7,7 +7,8 @@ from engine import Done, Engine, ModelConfig, ProvenanceError, SamplingParams, S
 from engine.build import build_model
 from engine.testing import TINY, random_tensors
 from tests.engine import reference
-from tests.engine.driving import decode, engine_of, read, run, some_ids, state
+from tests.engine import driving
+from tests.engine.driving import decode, engine_of, run, some_ids, state
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -33,6 +34,12 @@ def model(tensors):
 
 def small(model, **settings):
     return engine_of(model, **({"prefill_tokens_per_step": 64, "page_tokens": 256} | settings))
+
+
+def read(engine, sequence, ids):
+    """A forward that failed says here why."""
+    errors = [event.error for event in driving.read(engine, sequence, ids) if isinstance(event, Done)]
+    assert not any(errors), errors
 
 
 def same(found, expected):
