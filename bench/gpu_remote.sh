@@ -27,11 +27,15 @@ for part in "$@"; do
   limit=580; case $part in *@*) limit=${part##*@}; part=${part%@*} ;; esac
   what=${part#*:}; [ "$what" = "$part" ] && what=
   case ${part%%:*} in
-    tests) files=tests/kernels/gpu; [ -n "$what" ] && files=$(for w in $what; do ls tests/kernels/gpu/*$w*; done)
-           timeout "$limit" python3 -m pytest $files -q --maxfail=12 -p no:cacheprovider --durations=5 2>&1 | tee -a "$OUT/tests.txt" | tail -60 ;;
-    check) timeout "$limit" python3 -m pytest tests/kernels/test_on_gpu.py tests/engine/test_on_gpu.py -q -p no:cacheprovider \
+    tests) # a process for each file: most of the time goes into compiling
+           for file in $(for w in ${what:-test_}; do ls tests/kernels/gpu/*$w*.py | grep /test_; done); do
+             timeout "$limit" python3 -m pytest "$file" --confcutdir=tests/kernels -q --maxfail=12 -p no:cacheprovider --durations=4 \
+               >"$OUT/$(basename "$file" .py).txt" 2>&1 &
+           done; wait
+           tail -n 25 "$OUT"/test_*.txt | cut -c1-400 ;;
+    check) timeout "$limit" python3 -m pytest tests/kernels/test_on_gpu.py tests/engine/test_on_gpu.py --confcutdir=tests/kernels -q -p no:cacheprovider \
              --durations=6 2>&1 | tee "$OUT/check.txt" | tail -60 ;;
-    bench) timeout "$limit" python3 -m bench.h200 --only $what --commit "$commit" --out "$OUT/bench" 2>&1 | grep -v -i warning ;;
+    bench) timeout "$limit" python3 -m bench.h200 --only $what --commit "$commit" --out "$OUT/bench" 2>&1 | grep -v -i warning | cut -c1-300 ;;
     tune) timeout "$limit" python3 -m "bench.h200.${what}_tune" --out "$OUT/tune-$what.json" 2>&1 | grep -v -i warning ;;
     rates) timeout "$limit" python3 -m bench.gpu_rates $what --commit "$commit" --out "$OUT/rates" 2>&1 | grep -v -i warning ;;
     run) timeout "$limit" python3 "$home/.carry/gpu/$what" 2>&1 | tee "$OUT/${what%.py}.txt" ;;
@@ -45,4 +49,6 @@ for part in "$@"; do
   esac
   said "$part"
 done
-nvidia-smi --query-gpu=name,driver_version,memory.used --format=csv,noheader
+cd "$OUT" && tar --exclude cache.tar.gz --exclude results.tar.gz -czf results.tar.gz ./*  # no more than 8 files come back
+find . -mindepth 1 -maxdepth 1 ! -name '*.tar.gz' -exec rm -r {} +
+nvidia-smi --query-gpu=name,driver_version --format=csv,noheader

@@ -2,7 +2,7 @@
 
 A graph has fixed sizes, so there is one for so many rows and so many pages, both powers, captured when it is first
 needed. What changes from step to step (ids, slots, lengths) goes in by one copy, which is part of it. Page tables lie
-on the device by slot: a request has all its pages when it begins. Rows beyond the sequences are idle: slot -1, length 0.
+on the device by slot: a request has all its pages when it begins. Rows beyond them are idle: slot -1, length 0.
 """
 
 import logging
