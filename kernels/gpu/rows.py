@@ -1,5 +1,5 @@
-"""What works row by row: norms, the short convolution, SwiGLU, new latents into their pages, products of few rows with a
-weight, and the likeliest token.
+"""What works row by row: norms, the short convolution, SwiGLU, new latents into their pages, products of few rows
+with a weight, and the likeliest token.
 
 Every row is summed in the same order wherever it stands and however many rows come with it.
 """
@@ -86,17 +86,17 @@ def swiglu(x: Tensor) -> Tensor:
     """``silu(gate) ⊙ up`` of x [T,2I], gate in the first half -> [T,I]."""
     rows, width = x.shape[0], x.shape[1] // 2
     out = torch.empty(rows, width, dtype=x.dtype, device=x.device)
-    _swiglu[(rows, triton.cdiv(width, 1024))](x, out, x.stride(0), I=width, WIDTH=1024, num_warps=4)
+    _swiglu[(rows, triton.cdiv(width, 1024))](x, out, x.stride(0), N=width, WIDTH=1024, num_warps=4)
     return out
 
 
 @triton.jit
-def _swiglu(x, out, x_row, I: tl.constexpr, WIDTH: tl.constexpr):
+def _swiglu(x, out, x_row, N: tl.constexpr, WIDTH: tl.constexpr):
     row, columns = tl.program_id(0).to(tl.int64), tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
-    there = columns < I
+    there = columns < N
     gate = tl.load(x + row * x_row + columns, mask=there, other=0.0).to(tl.float32)
-    up = tl.load(x + row * x_row + I + columns, mask=there, other=0.0).to(tl.float32)
-    tl.store(out + row * I + columns, (gate * tl.sigmoid(gate) * up).to(out.dtype.element_ty), mask=there)
+    up = tl.load(x + row * x_row + N + columns, mask=there, other=0.0).to(tl.float32)
+    tl.store(out + row * N + columns, (gate * tl.sigmoid(gate) * up).to(out.dtype.element_ty), mask=there)
 
 
 def short_conv(x: Tensor, weight: Tensor, packing: Packing, conv_pool: Tensor, slots: Tensor) -> Tensor:
@@ -111,7 +111,7 @@ def short_conv(x: Tensor, weight: Tensor, packing: Packing, conv_pool: Tensor, s
     _short_conv[(packing.chunks, triton.cdiv(channels, 128))](
         x, weight, packing.starts, packing.first_chunk, packing.sequence_of, conv_pool, slots, out,
         x.stride(0), conv_pool.stride(0),
-        C=channels, W=width, TAPS=triton.next_power_of_2(width), CHUNK=CHUNK, WIDTH=128, num_warps=4,
+        C=channels, W=width, TAPS=triton.next_power_of_2(width), CHUNK=CHUNK, WIDTH=128, num_warps=8,
     )  # fmt: skip
     return out
 
@@ -202,8 +202,8 @@ def _put_latents(
 def linear(x: Tensor, weight: Tensor) -> Tensor:
     """``x·weightᵀ`` for at most 16 rows. x [T,K], weight [N,K] -> [T,N] in x's dtype, summed in fp32.
 
-    One pass over the weight at the memory's speed, tensor cores for any number of rows: all 16 are always computed, those
-    that are missing from zeros, so a row's bits depend on nothing beside it.
+    One pass over the weight at the memory's speed, on tensor cores for any number of rows: all 16 are always computed,
+    the missing ones from zeros, so a row's bits depend on nothing beside it.
     """
     rows, width = x.shape
     if rows > FEW:

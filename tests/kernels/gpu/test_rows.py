@@ -1,5 +1,7 @@
 """rows.py against the definitions in float64."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import Tensor
@@ -51,9 +53,7 @@ def test_add_rms_norm_is_of_the_rounded_sum(dtype, count, width, device):
 
 
 @dtypes
-@pytest.mark.parametrize(
-    ("count", "heads", "value"), [(3, 3, 16), (2, 1, 24), pytest.param(700, 32, 128, marks=on_gpu)]
-)
+@pytest.mark.parametrize(("count", "heads", "value"), [(3, 3, 16), (2, 1, 24), pytest.param(70, 32, 128, marks=on_gpu)])
 def test_gated_rms_norm(dtype, count, heads, value, device):
     o, z = random(device, dtype, count, heads, value), random(device, dtype, count, heads * value)
     weight = random(device, torch.float32, value)
@@ -107,9 +107,7 @@ def test_short_conv_cut_anywhere_gives_the_same_bits(cuts, device):
     cut_pool = pool.clone()
     whole = convolved(x, weight, [130], pool, [0])
     edges = [0, *cuts, 130]
-    parts = [
-        convolved(x[a:b], weight, [b - a], cut_pool, [0]) for a, b in zip(edges[:-1], edges[1:], strict=True) if b > a
-    ]
+    parts = [convolved(x[a:b], weight, [b - a], cut_pool, [0]) for a, b in pairwise(edges) if b > a]
     assert torch.equal(torch.cat(parts), whole) and torch.equal(cut_pool, pool)
 
 
