@@ -1,7 +1,7 @@
 """KDA decode, H=32, K=V=128, bf16 inputs, fp32 states in a pool: one launch beside flash-linear-attention."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -73,7 +73,7 @@ class Inputs:
 
     def again(self) -> "Inputs":
         """The same with pools of its own."""
-        return Inputs(**{**vars(self), "pool": self.pool.clone(), "conv_pool": self.conv_pool.clone()})
+        return replace(self, pool=self.pool.clone(), conv_pool=self.conv_pool.clone())
 
 
 class Fla:
@@ -184,9 +184,15 @@ def scattered(states: Tensor, x: Inputs) -> Tensor:
     return left
 
 
+def several(batch: int, count: int) -> list[Inputs]:
+    """Layers that share the table of slots, as a model's do."""
+    layers = [Inputs.make(batch) for _ in range(count)]
+    return [replace(x, slots=layers[0].slots) for x in layers]
+
+
 def chain(batch: int) -> Case:
     """Layers one after another in one graph, each with its own pools: what a launch costs beside the others."""
-    layers = [Inputs.make(batch) for _ in range(LAYERS)]
+    layers = several(batch, LAYERS)
     rivals = [Fla(x) for x in layers]
     q, k, v = apart(torch.randn(batch, 3 * CHANNELS, device="cuda", dtype=torch.bfloat16))
     impls = {

@@ -10,21 +10,19 @@ from typing import Any
 
 import torch
 
-from bench.h200.kda_decode import BYTES, LAYERS, Inputs
+from bench.h200.kda_decode import BYTES, LAYERS, Inputs, several
 from bench.h200.measuring import COPY, errors, graph_ms
 from kernels.gpu import kda_decode as op
 
 CONFIGURATIONS: list[dict[str, Any]] = [
-    {"WARPS": warps, "REGISTERS": registers, "AHEAD": ahead, "EARLY": early}
-    for warps, registers, ahead, early in [
-        (8, 128, 0, False),
-        (8, 128, 264, False),
-        (8, 128, 0, True),
-        (8, 128, 264, True),
-        (16, 64, 0, False),
-        (16, 64, 0, True),
-        (4, 255, 0, False),
-        (4, 255, 264, False),
+    {"WARPS": warps, "AHEAD": ahead, "EARLY": early}
+    for warps, ahead, early in [
+        (4, 0, False),
+        (4, 264, False),
+        (4, 528, False),
+        (4, 0, True),
+        (4, 264, True),
+        (8, 0, False),
     ]
 ]
 
@@ -34,8 +32,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     out = parser.parse_args().out
     torch.manual_seed(0)
-    layers = [Inputs.make(1) for _ in range(LAYERS)]
-    batches = {batch: [Inputs.make(batch) for _ in range(5)] for batch in (64, 256)}
+    layers = several(1, LAYERS)
+    batches = {batch: several(batch, 5) for batch in (64, 256)}
     probe = Inputs.make(8)
     expected = probe.defined()
     records = []

@@ -142,7 +142,7 @@ def test_a_row_has_the_same_bits_alone(slots, shape, device):
 @pytest.mark.parametrize(
     ("tokens", "shape"),
     [
-        (300, {"heads": 1, "key": 16, "value": 32}),
+        (200, {"heads": 1, "key": 16, "value": 8}),
         pytest.param(2000, LARGE | {"heads": 4}, marks=on_gpu),
         pytest.param(300, LARGE | {"dtype": torch.bfloat16}, marks=on_gpu),
     ],
