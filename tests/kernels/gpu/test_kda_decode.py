@@ -30,7 +30,7 @@ class Layer:
     dtype: torch.dtype
 
     @classmethod
-    def make(cls, slots: list[int], device, heads=2, key=32, value=64, width=4, dtype=torch.float32, rate=0.0):
+    def make(cls, slots: list[int], device, heads=2, key=16, value=32, width=4, dtype=torch.float32, rate=0.0):
         channels, top = heads * (2 * key + value), max([0, *slots]) + 2
         conv_pool = torch.full((top, width - 1, channels), torch.nan, dtype=dtype, device=device)
         pool = torch.full((top, heads, key, value), torch.nan, device=device)
@@ -77,7 +77,7 @@ LARGE = {"heads": 32, "key": 128, "value": 128}
         ([0], {}),
         ([3, 0, 5], {}),
         ([2, -1, 0], {"width": 3}),
-        ([1, 0], {"key": 64, "value": 16, "heads": 1}),
+        ([1, 0], {"key": 32, "value": 8, "heads": 1}),
         ([0, 1], {"dtype": torch.bfloat16}),
         ([0, 1], {"rate": 20.0}),  # A up to 15, softplus about 20: some channels forget by e^-200 and more in one token
         ([0, 1], {"rate": -12.0}),  # and some next to nothing
@@ -142,7 +142,7 @@ def test_a_row_has_the_same_bits_alone(slots, shape, device):
 @pytest.mark.parametrize(
     ("tokens", "shape"),
     [
-        (200, {"heads": 1, "key": 16, "value": 8}),
+        (200, {"heads": 1, "key": 8, "value": 4}),
         pytest.param(2000, LARGE | {"heads": 4}, marks=on_gpu),
         pytest.param(300, LARGE | {"dtype": torch.bfloat16}, marks=on_gpu),
     ],
