@@ -8,6 +8,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.language.extra.cuda import gdc_launch_dependents
 
 from kernels.gpu.packing import CHUNK, Packing
 
@@ -215,20 +216,27 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
     out = torch.empty(rows, weight.shape[0], dtype=x.dtype, device=x.device)
     _linear[(triton.cdiv(weight.shape[0], columns),)](
         x, weight, out, rows, x.stride(0), weight.stride(0), N=weight.shape[0], K=width, FEW=8 if rows <= 8 else FEW,
-        COLUMNS=columns, DEPTH=depth, EXACT=exact, num_warps=warps, num_stages=2 if exact else stages,
+        COLUMNS=columns, DEPTH=depth, EXACT=exact, EARLY=_early(x.device),
+        num_warps=warps, num_stages=2 if exact else stages,
     )  # fmt: skip
     return out
+
+
+def _early(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 9
 
 
 @triton.jit
 def _linear(
     x, weight, out, rows, x_row, weight_row, N: tl.constexpr, K: tl.constexpr, FEW: tl.constexpr,
-    COLUMNS: tl.constexpr, DEPTH: tl.constexpr, EXACT: tl.constexpr,
+    COLUMNS: tl.constexpr, DEPTH: tl.constexpr, EXACT: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """Some columns of the result: the weight's rows are the product's rows, so that 8 rows of x fill its other side.
 
     Two sums, of every second step each: one alone would wait for the product before it.
     """
+    if EARLY:
+        gdc_launch_dependents()  # a kda_decode behind this may start and call its states: see there
     few, columns = tl.arange(0, FEW), tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     left, there = weight + columns[:, None].to(tl.int64) * weight_row, (columns < N)[:, None]
     right, asked = x + few[None, :] * x_row, (few < rows)[None, :]

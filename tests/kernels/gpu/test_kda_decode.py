@@ -36,8 +36,8 @@ class Layer:
         pool = torch.full((top, heads, key, value), torch.nan, device=device)
         for slot in slots:
             if slot >= 0:
-                conv_pool[slot] = torch.randn(width - 1, channels).to(conv_pool)
-                pool[slot] = torch.randn(heads, key, value).to(pool)
+                conv_pool[slot] = torch.randn(width - 1, channels, device=device).to(dtype)
+                pool[slot] = torch.randn(heads, key, value, device=device)
         weight = (torch.randn(channels, width) / 2).to(device, dtype)
         A_log, dt_bias = torch.rand(heads) * 2.7, torch.randn(heads * key) * 2 - 3 + rate
         o_norm = 1 + torch.randn(value) / 4
@@ -82,7 +82,8 @@ LARGE = {"heads": 32, "key": 128, "value": 128}
         ([0, 1], {"rate": 20.0}),  # A up to 15, softplus about 20: some channels forget by e^-200 and more in one token
         ([0, 1], {"rate": -12.0}),  # and some next to nothing
         pytest.param([4, -1, 0, 7], LARGE, marks=on_gpu),
-        pytest.param(list(range(0, 514, 2)), LARGE | {"dtype": torch.bfloat16}, marks=on_gpu),
+        pytest.param([4200, 0], LARGE, marks=on_gpu),  # beyond the 2^31st value of the pool
+        pytest.param(list(range(0, 130, 2)), LARGE | {"dtype": torch.bfloat16}, marks=on_gpu),
     ],
 )
 def test_a_token_is_what_the_definition_says(slots, shape, device):
@@ -122,7 +123,7 @@ def test_rows_and_pools_may_be_views_with_a_stride(device):
 
 
 @pytest.mark.parametrize("shape", [{}, pytest.param(LARGE, marks=on_gpu)])
-@pytest.mark.parametrize("slots", [[5, 2, -1, 0], pytest.param(list(range(700)), marks=on_gpu)])
+@pytest.mark.parametrize("slots", [[5, 2, -1, 0], pytest.param(list(range(300)), marks=on_gpu)])
 def test_a_row_has_the_same_bits_alone(slots, shape, device):
     layer = Layer.make(slots, device, **shape, dtype=torch.bfloat16)
     pools = layer.conv_pool.clone(), layer.pool.clone()

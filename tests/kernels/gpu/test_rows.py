@@ -23,7 +23,7 @@ dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 
 
 def random(device, dtype, *shape: int) -> Tensor:
-    return torch.randn(shape).to(device, dtype)
+    return torch.randn(shape, device=device).to(dtype)
 
 
 def wide(*tensors: Tensor) -> list[Tensor]:
