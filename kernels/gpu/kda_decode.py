@@ -57,7 +57,7 @@ def _early(device: torch.device) -> bool:
     return EARLY and device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 9
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["pool_slots"])
 def _decode(
     raw, conv_weight, conv_pool, a, b, z, A_log, dt_bias, o_norm, pool, slots, y,
     raw_row, conv_slot, a_row, b_row, z_row, pool_slot, pool_slots, eps,

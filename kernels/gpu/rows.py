@@ -178,7 +178,7 @@ def put_latents(
     )  # fmt: skip
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["sequences"])
 def _put_latents(
     latent, pages, tables, starts, lengths, norm_weight, latent_row, page_stride, page_row, table_row, sequences, eps,
     PAGE: tl.constexpr, R: tl.constexpr, SHARED: tl.constexpr,
@@ -226,7 +226,7 @@ def _early(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 9
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def _linear(
     x, weight, out, rows, x_row, weight_row, N: tl.constexpr, K: tl.constexpr, FEW: tl.constexpr,
     COLUMNS: tl.constexpr, DEPTH: tl.constexpr, EXACT: tl.constexpr, EARLY: tl.constexpr,
