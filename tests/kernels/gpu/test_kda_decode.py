@@ -11,6 +11,7 @@ from tests.kernels.cases import assert_near
 from tests.kernels.gpu.conftest import ON_GPU
 
 pytest.importorskip("triton")
+import kernels.gpu.kda_decode
 from kernels.gpu.kda_decode import kda_decode
 
 EPS = 1e-5
@@ -160,22 +161,36 @@ def test_tokens_one_by_one_do_not_drift_from_the_sequence(tokens, shape, device)
 
 
 @on_gpu
-def test_a_graph_replays_a_step(device):
-    layer = Layer.make([0, 1], device, **LARGE, dtype=torch.bfloat16)
-    fresh = Layer(**{**vars(layer), "pool": layer.pool.clone(), "conv_pool": layer.conv_pool.clone()})
-    rows, numbers = layer.rows(2), torch.tensor([0, 1], dtype=torch.int32, device=device)
+@pytest.mark.parametrize("setting", [{}, {"EARLY": True, "TOUCH": True}, {"EARLY": True}, {"AHEAD": 24}])
+def test_a_graph_replays_steps(setting, device, monkeypatch):
+    """Each step needs what the step before it left, also where launches overlap."""
+    slots = [0, 3, 1]
+    layer = Layer.make(slots, device, **LARGE, dtype=torch.bfloat16)
+    plain, warm = (
+        Layer(**{**vars(layer), "pool": layer.pool.clone(), "conv_pool": layer.conv_pool.clone()}) for _ in range(2)
+    )
+    rows, numbers = layer.rows(3), torch.tensor(slots, dtype=torch.int32, device=device)
 
-    def step(x: Layer) -> Tensor:
+    for name, value in setting.items():
+        monkeypatch.setattr(kernels.gpu.kda_decode, name, value)
+
+    def steps(x: Layer, apart: bool) -> Tensor:
         raw, a, b, z = rows
         weights = (x.A_log, x.dt_bias, x.o_norm, EPS)
-        return kda_decode(raw, x.conv_weight, x.conv_pool, a, b, z, *weights, x.pool, numbers)
+        for _ in range(5):
+            y = kda_decode(raw, x.conv_weight, x.conv_pool, a, b, z, *weights, x.pool, numbers)
+            if apart:
+                torch.cuda.synchronize()
+        return y
 
-    step(Layer(**{**vars(layer), "pool": layer.pool.clone(), "conv_pool": layer.conv_pool.clone()}))
+    expected = [steps(plain, True).clone() for _ in range(4)]
+    steps(warm, False)
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        y = step(layer)
-    for _ in range(3):
+        y = steps(layer, False)
+    for right in expected:
         graph.replay()
-        assert torch.equal(y, step(fresh))
-    assert torch.equal(layer.pool[:2], fresh.pool[:2])
+        assert torch.equal(y, right)
+    assert torch.equal(layer.pool[slots], plain.pool[slots])
+    assert torch.equal(layer.conv_pool[slots], plain.conv_pool[slots])
