@@ -74,9 +74,8 @@ def _decode(
         _call_weights(conv_weight, of_q, of_k, of_v, W)
     if EARLY:
         gdc_launch_dependents()
-        stale = tl.load(
-            slots + row, cache_modifier=".cg"
-        )  # the launch before may be writing it: only its state is called
+        # the launch before may still be writing the slot: it serves for the call alone, and is not kept in L1
+        stale = tl.load(slots + row, cache_modifier=".cg")
         _call(pool + _within(stale, pool_slots) * pool_slot + head * (K * V), K * V)
         gdc_wait()
     slot = tl.load(slots + row).to(tl.int64)
