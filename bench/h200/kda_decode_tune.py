@@ -15,14 +15,15 @@ from bench.h200.measuring import COPY, errors, graph_ms
 from kernels.gpu import kda_decode as op
 
 CONFIGURATIONS: list[dict[str, Any]] = [
-    {"WARPS": warps, "AHEAD": ahead, "EARLY": early}
-    for warps, ahead, early in [
-        (4, 0, False),
-        (4, 264, False),
-        (4, 528, False),
-        (4, 0, True),
-        (4, 264, True),
-        (8, 0, False),
+    {"AHEAD": ahead, "EARLY": early, "TOUCH": touch}
+    for ahead, early, touch in [
+        (0, False, False),
+        (264, False, False),
+        (528, False, False),
+        (0, False, True),
+        (0, True, False),
+        (0, True, True),
+        (264, True, True),
     ]
 ]
 
@@ -45,9 +46,9 @@ def main() -> None:
             tried = probe.again()
             record["rel_err"] = errors((tried.ours(), tried.pool), expected)
             record["us B=1, a layer of 20"] = us(lambda: [x.ours() for x in layers]) / LAYERS
-            for batch, several in batches.items():
-                record[f"us B={batch}"] = us(several[0].ours)
-                record[f"us B={batch}, a layer of 5"] = us(lambda all=several: [x.ours() for x in all]) / 5
+            for batch, own in batches.items():
+                record[f"us B={batch}"] = us(own[0].ours)
+                record[f"us B={batch}, a layer of 5"] = us(lambda own=own: [x.ours() for x in own]) / 5
         except Exception as error:
             record["error"] = f"{type(error).__name__}: {str(error)[:300]}"
         print(json.dumps(record), flush=True)

@@ -8,10 +8,12 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.language.extra.cuda import gdc_launch_dependents
 
 from kernels.gpu.packing import CHUNK, Packing
 
 FEW = 16  # rows that ``linear`` takes
+LINEAR = (16, 128, 1, 6)  # its tile: rows and columns of the weight, warps, stages
 COLUMNS = 4096  # logits that one program of ``greedy`` looks at
 
 
@@ -176,7 +178,7 @@ def put_latents(
     )  # fmt: skip
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["sequences"])
 def _put_latents(
     latent, pages, tables, starts, lengths, norm_weight, latent_row, page_stride, page_row, table_row, sequences, eps,
     PAGE: tl.constexpr, R: tl.constexpr, SHARED: tl.constexpr,
@@ -202,47 +204,55 @@ def _put_latents(
 def linear(x: Tensor, weight: Tensor) -> Tensor:
     """``x·weightᵀ`` for at most 16 rows. x [T,K], weight [N,K] -> [T,N] in x's dtype, summed in fp32.
 
-    One pass over the weight at the memory's speed, on tensor cores for any number of rows: all 16 are always computed,
-    the missing ones from zeros, so a row's bits depend on nothing beside it.
+    One pass over the weight at the memory's speed, on tensor cores for any number of rows, the missing ones zeros: a
+    row's bits depend on nothing beside it.
     """
     rows, width = x.shape
     if rows > FEW:
         raise ValueError(f"{rows} rows; linear takes at most {FEW}")
-    columns, depth, stages = _tiles(weight)
+    columns, depth, warps, stages = LINEAR
+    exact = x.dtype == torch.float32
+    depth = min(depth, max(16, triton.next_power_of_2(width)))
     out = torch.empty(rows, weight.shape[0], dtype=x.dtype, device=x.device)
     _linear[(triton.cdiv(weight.shape[0], columns),)](
-        x, weight, out, rows, x.stride(0), weight.stride(0), N=weight.shape[0], K=width, FEW=FEW, COLUMNS=columns,
-        DEPTH=depth, EXACT=x.dtype == torch.float32, num_warps=LINEAR_WARPS, num_stages=stages,
+        x, weight, out, rows, x.stride(0), weight.stride(0), N=weight.shape[0], K=width, FEW=8 if rows <= 8 else FEW,
+        COLUMNS=columns, DEPTH=depth, EXACT=exact, EARLY=_early(x.device),
+        num_warps=warps, num_stages=2 if exact else stages,
     )  # fmt: skip
     return out
 
 
-LINEAR_WARPS = 4
-LINEAR_TILE = (16, 256, 5)  # weight rows of a program, weight columns of a step, steps in flight
+def _early(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 9
 
 
-def _tiles(weight: Tensor) -> tuple[int, int, int]:
-    columns, depth, stages = LINEAR_TILE
-    return columns, min(depth, max(16, triton.next_power_of_2(weight.shape[1]))), stages
+@triton.jit(do_not_specialize=["rows"])
+def _linear(
+    x, weight, out, rows, x_row, weight_row, N: tl.constexpr, K: tl.constexpr, FEW: tl.constexpr,
+    COLUMNS: tl.constexpr, DEPTH: tl.constexpr, EXACT: tl.constexpr, EARLY: tl.constexpr,
+):  # fmt: skip
+    """Some columns of the result: the weight's rows are the product's rows, so that 8 rows of x fill its other side.
+
+    Two sums, of every second step each: one alone would wait for the product before it.
+    """
+    if EARLY:
+        gdc_launch_dependents()  # a kda_decode behind this may start and call its states: see there
+    few, columns = tl.arange(0, FEW), tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+    left, there = weight + columns[:, None].to(tl.int64) * weight_row, (columns < N)[:, None]
+    right, asked = x + few[None, :] * x_row, (few < rows)[None, :]
+    even, odd = tl.zeros([COLUMNS, FEW], tl.float32), tl.zeros([COLUMNS, FEW], tl.float32)
+    for start in tl.range(0, K, 2 * DEPTH):
+        even = _step(left, right, there, asked, start, even, K, DEPTH, EXACT)
+        odd = _step(left, right, there, asked, start + DEPTH, odd, K, DEPTH, EXACT)
+    tl.store(out + few[None, :] * N + columns[:, None], (even + odd).to(out.dtype.element_ty), mask=there & asked)
 
 
 @triton.jit
-def _linear(
-    x, weight, out, rows, x_row, weight_row, N: tl.constexpr, K: tl.constexpr, FEW: tl.constexpr,
-    COLUMNS: tl.constexpr, DEPTH: tl.constexpr, EXACT: tl.constexpr,
-):  # fmt: skip
-    few, depth = tl.arange(0, FEW), tl.arange(0, DEPTH)
-    columns = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
-    left = x + few[:, None] * x_row + depth[None, :]
-    right = weight + columns[None, :].to(tl.int64) * weight_row + depth[:, None]
-    total = tl.zeros([FEW, COLUMNS], tl.float32)
-    for start in tl.range(0, K, DEPTH):
-        within = depth < K - start
-        a = tl.load(left + start, mask=(few < rows)[:, None] & within[None, :], other=0.0)
-        b = tl.load(right + start, mask=within[:, None] & (columns < N)[None, :], other=0.0)
-        total = tl.dot(a, b, total, input_precision="ieee" if EXACT else "tf32")
-    place = out + few[:, None] * N + columns[None, :]
-    tl.store(place, total.to(out.dtype.element_ty), mask=(few < rows)[:, None] & (columns < N)[None, :])
+def _step(left, right, there, asked, start, total, K: tl.constexpr, DEPTH: tl.constexpr, EXACT: tl.constexpr):
+    depth = start + tl.arange(0, DEPTH)
+    a = tl.load(left + depth[None, :], mask=there & (depth < K)[None, :], other=0.0)
+    b = tl.load(right + depth[:, None], mask=asked & (depth < K)[:, None], other=0.0)
+    return tl.dot(a, b, total, input_precision="ieee" if EXACT else "tf32")
 
 
 def greedy(logits: Tensor) -> tuple[Tensor, Tensor]:
