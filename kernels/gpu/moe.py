@@ -21,9 +21,10 @@ FEW_ROUTED = 256  # rows; up to here a slice has its own program
 
 
 class Gemv(NamedTuple):
-    lines: int  # outputs of a program; below, of each expert
+    lines: int  # outputs of a program
     depth: int  # columns of a step
     warps: int
+    stages: int
 
 
 class Tiles(NamedTuple):
@@ -34,11 +35,11 @@ class Tiles(NamedTuple):
 
 
 # Such that the programs of one row of the 48B are all resident at once: 512 for w13, 576 for w2, on 132 SMs.
-PAIR_UP = Gemv(16, 256, 4)
-PAIR_DOWN = Gemv(4, 128, 4)
+PAIR_UP = Gemv(16, 256, 4, 4)
+PAIR_DOWN = Gemv(4, 1024, 4, 4)
 # By rows of a tile. A column of hidden is a row of w1 and one of w3.
 UP = {16: Tiles(64, 64, 4, 4), 128: Tiles(128, 64, 8, 4)}
-DOWN = {16: Tiles(128, 64, 4, 4), 128: Tiles(256, 64, 8, 4)}
+DOWN = {16: Tiles(128, 64, 4, 4), 128: Tiles(256, 64, 8, 3)}
 
 
 def tile_rows(pairs: int, experts: int) -> int:
@@ -86,17 +87,21 @@ def moe(x: Tensor, indices: Tensor, weights: Tensor, w13: Tensor, w2: Tensor, ou
 def moe_pairs(
     x: Tensor, indices: Tensor, weights: Tensor, w13: Tensor, w2: Tensor, out: Tensor | None = None
 ) -> Tensor:
-    """`moe` for few rows, in two launches. Rows that share an expert each read it."""
+    """`moe` for few rows, in two launches. Rows that share an expert each read it.
+
+    The rows are made contiguous: on their alignment depends who adds what, so the bits.
+    """
     (rows, top_k), (_, width, inner) = indices.shape, w2.shape
     y = torch.empty_like(x) if out is None else out
     hidden = torch.empty(rows * top_k, inner, dtype=x.dtype, device=x.device)
     up, down = PAIR_UP, PAIR_DOWN
     _pair_up[(triton.cdiv(inner, up.lines), rows * top_k)](
-        x, indices, w13, hidden, x.stride(0), top_k, width, inner, up.lines, up.depth, num_warps=up.warps
-    )
+        x.contiguous(), indices, w13, hidden, top_k, width, inner, up.lines, _step(up.depth, x), up.stages,
+        num_warps=up.warps,
+    )  # fmt: skip
     _pair_down[(triton.cdiv(width, down.lines), rows)](
-        hidden, indices, weights, w2, y, y.stride(0), top_k, triton.next_power_of_2(top_k), width, inner,
-        out is not None, down.lines, down.depth, num_warps=down.warps,
+        hidden, indices, weights, w2, y, y.stride(0), top_k, width, inner, out is not None, down.lines,
+        _step(down.depth, x), down.stages, num_warps=down.warps,
     )  # fmt: skip
     return y
 
@@ -233,8 +238,8 @@ def _select(
 
 @triton.jit
 def _pair_up(
-    x, indices, w13, hidden, stride, TOP: tl.constexpr, D: tl.constexpr, INNER: tl.constexpr, LINES: tl.constexpr,
-    DEPTH: tl.constexpr,
+    x, indices, w13, hidden, TOP: tl.constexpr, D: tl.constexpr, INNER: tl.constexpr, LINES: tl.constexpr,
+    DEPTH: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """Some of a pair's hidden row. A sum runs apart in every column of a step, to the end."""
     pair = tl.program_id(1)
@@ -242,9 +247,9 @@ def _pair_up(
     both = tl.arange(0, 2 * LINES)  # gate and up in turn
     line = (both % 2) * INNER + tl.minimum(tl.program_id(0) * LINES + both // 2, INNER - 1)
     weights = w13 + expert * (2 * INNER * D) + line * D
-    inputs = x + (pair // TOP).to(tl.int64) * stride + tl.zeros([1], dtype=tl.int32)
+    inputs = x + (pair // TOP) * D + tl.zeros([1], dtype=tl.int32)
     total = tl.zeros([2 * LINES, DEPTH], dtype=tl.float32)
-    for at in range(0, D, DEPTH):
+    for at in tl.range(0, D, DEPTH, num_stages=STAGES):
         d = at + tl.arange(0, DEPTH)
         w, a = _columns(weights, d, D, DEPTH), _columns(inputs, d, D, DEPTH)
         total += w.to(tl.float32) * a.to(tl.float32)
@@ -254,23 +259,22 @@ def _pair_up(
 
 @triton.jit
 def _pair_down(
-    hidden, indices, weights, w2, y, stride, TOP: tl.constexpr, TOPS: tl.constexpr, D: tl.constexpr,
-    INNER: tl.constexpr, ADD: tl.constexpr, LINES: tl.constexpr, DEPTH: tl.constexpr,
+    hidden, indices, weights, w2, y, stride, TOP: tl.constexpr, D: tl.constexpr, INNER: tl.constexpr,
+    ADD: tl.constexpr, LINES: tl.constexpr, DEPTH: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    """Some columns of a row of y: the rows of w2 of all its experts at once, so that enough is on its way."""
+    """Some columns of a row of y, expert after expert. A sum runs apart in every column of a step, as above."""
     token = tl.program_id(1)
-    both = tl.arange(0, TOPS * LINES)
-    choice, line = both // LINES, tl.minimum(tl.program_id(0) * LINES + both % LINES, D - 1)
-    pair = token * TOP + tl.minimum(choice, TOP - 1)
-    lines = w2 + tl.load(indices + pair).to(tl.int64) * (D * INNER) + line * INNER
-    total = tl.zeros([TOPS * LINES, DEPTH], dtype=tl.float32)
-    for at in range(0, INNER, DEPTH):
-        i = at + tl.arange(0, DEPTH)
-        w, h = _columns(lines, i, INNER, DEPTH), _columns(hidden + pair * INNER, i, INNER, DEPTH)
-        total += w.to(tl.float32) * h.to(tl.float32)
-    share = tl.where(choice < TOP, tl.load(weights + pair), 0.0)
-    result = tl.sum(tl.reshape(tl.sum(total, 1) * share, [TOPS, LINES]), 0)
     d = tl.program_id(0) * LINES + tl.arange(0, LINES)
+    lines = w2 + tl.minimum(d, D - 1) * INNER
+    steps: tl.constexpr = (INNER + DEPTH - 1) // DEPTH
+    total = tl.zeros([LINES, DEPTH], dtype=tl.float32)
+    for step in tl.range(0, TOP * steps, num_stages=STAGES):
+        pair = token * TOP + step // steps
+        i = step % steps * DEPTH + tl.arange(0, DEPTH)
+        w = _columns(lines + tl.load(indices + pair).to(tl.int64) * (D * INNER), i, INNER, DEPTH)
+        h = _columns(hidden + pair * INNER + tl.zeros([1], dtype=tl.int32), i, INNER, DEPTH)
+        total += w.to(tl.float32) * (h.to(tl.float32) * tl.load(weights + pair))
+    result = tl.sum(total, 1)
     place = y + token.to(tl.int64) * stride + d
     if ADD:
         result += tl.load(place, mask=d < D, other=0.0).to(tl.float32)
