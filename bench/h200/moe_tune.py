@@ -34,7 +34,12 @@ MANY: list[Trial] = [
     *({"UP": {128: Tiles(*t)}} for t in [(128, 64, 8, 3), (64, 64, 8, 3), (64, 64, 4, 3)]),
     *({"DOWN": {128: Tiles(*t)}} for t in [(256, 64, 8, 4), (128, 64, 8, 3), (128, 64, 4, 3)]),
 ]
-TRIALS = {1: PAIRS, 8: PAIRS, 8192: MANY, 1024: MANY, 64: FEW}  # rows
+MEDIUM: list[Trial] = [
+    {},
+    *({"UP": {64: Tiles(*t)}} for t in [(64, 64, 4, 3), (128, 64, 8, 3), (64, 128, 4, 2)]),
+    *({"DOWN": {64: Tiles(*t)}} for t in [(128, 64, 4, 3), (256, 64, 8, 3)]),
+]
+TRIALS = {1: PAIRS, 8: PAIRS, 8192: MANY, 1024: MEDIUM, 64: FEW}  # rows
 
 
 @contextmanager
@@ -73,6 +78,7 @@ def profiled(layer: Layer, x: Tensor, choice: tuple[Tensor, Tensor]) -> dict[str
     """Microseconds of each kernel, the mean of ten runs in which nothing else touches the caches."""
     runs = 10
     ours.moe(x, *choice, layer.w13, layer.w2)
+    torch.cuda.synchronize()
     with profile(activities=[ProfilerActivity.CUDA]) as taken:
         for _ in range(runs):
             ours.moe(x, *choice, layer.w13, layer.w2)

@@ -38,13 +38,13 @@ class Tiles(NamedTuple):
 PAIR_UP = Gemv(16, 256, 4, 4)
 PAIR_DOWN = Gemv(4, 1024, 4, 4)
 # By rows of a tile. A column of hidden is a row of w1 and one of w3.
-UP = {16: Tiles(64, 64, 4, 4), 128: Tiles(128, 64, 8, 4)}
-DOWN = {16: Tiles(128, 64, 4, 4), 128: Tiles(256, 64, 8, 3)}
+UP = {16: Tiles(64, 64, 4, 4), 64: Tiles(64, 64, 4, 4), 128: Tiles(128, 64, 8, 4)}
+DOWN = {16: Tiles(128, 64, 4, 4), 64: Tiles(128, 64, 4, 4), 128: Tiles(256, 64, 8, 3)}
 
 
 def tile_rows(pairs: int, experts: int) -> int:
-    """Rows of a tile: 16 while that holds nearly every expert's share. 128 are computed as 64 where these suffice."""
-    return 16 if pairs <= 8 * experts else 128
+    """Rows of a tile: 16 or 64 while that holds most experts' shares. 128 are computed as 64 where these suffice."""
+    return 16 if pairs <= 8 * experts else 64 if pairs <= 48 * experts else 128
 
 
 def route(
