@@ -28,14 +28,16 @@ PAIRS: list[Trial] = [
     *({"PAIR_UP": Gemv(*g)} for g in [(16, 256, 4, 3), (8, 256, 4, 4), (8, 256, 4, 6), (4, 512, 4, 4)]),
     *({"PAIR_DOWN": Gemv(*g)} for g in [(2, 1024, 4, 4), (4, 512, 4, 5), (8, 512, 4, 4), (2, 1024, 2, 4)]),
 ]
-FEW: list[Trial] = [{}, *({"UP": {16: Tiles(*t)}} for t in [(64, 128, 4, 3), (64, 128, 4, 2)])]
+FEW: list[Trial] = [{}, {"DESCRIBE": False}, *({"UP": {16: Tiles(*t)}} for t in [(64, 128, 4, 3), (64, 128, 4, 2)])]
 MANY: list[Trial] = [
     {},
+    {"DESCRIBE": False},
     *({"UP": {128: Tiles(*t)}} for t in [(128, 64, 8, 3), (64, 64, 8, 3), (64, 64, 4, 3)]),
     *({"DOWN": {128: Tiles(*t)}} for t in [(256, 64, 8, 4), (128, 64, 8, 3), (128, 64, 4, 3)]),
 ]
 MEDIUM: list[Trial] = [
     {},
+    {"DESCRIBE": False},
     *({"UP": {64: Tiles(*t)}} for t in [(64, 64, 4, 3), (128, 64, 8, 3), (64, 128, 4, 2)]),
     *({"DOWN": {64: Tiles(*t)}} for t in [(128, 64, 4, 3), (256, 64, 8, 3)]),
 ]

@@ -14,7 +14,9 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.tools.tensor_descriptor import TensorDescriptor
 
+DESCRIBE = True
 FEW_ROWS = 8  # up to here rows that share an expert read it twice, which costs less than sorting
 SLICE = 256  # columns of x whose products are summed before the slices are: the router's order of summation
 FEW_ROUTED = 256  # rows; up to here a slice has its own program
@@ -116,15 +118,17 @@ def moe_grouped(
     order, tiles = _sorted(indices, experts, tile)
     hidden = torch.empty(pairs, inner, dtype=x.dtype, device=x.device)
     up = _fitting(tile, UP[tile], 2, x)
+    matrix, described = _weights(w13, up)
     _up[(len(tiles) * triton.cdiv(inner, up.columns),)](
-        x, order, tiles, w13, hidden, x.stride(0), top_k, width, inner, tile, up.columns, up.depth,
-        num_warps=up.warps, num_stages=up.stages,
+        x, order, tiles, matrix, hidden, x.stride(0), top_k, experts, width, inner, tile, up.columns, up.depth,
+        described, num_warps=up.warps, num_stages=up.stages,
     )  # fmt: skip
     parts = torch.empty(pairs, width, dtype=x.dtype, device=x.device)
     down = _fitting(tile, DOWN[tile], 1, x)
+    matrix, described = _weights(w2, down)
     _down[(len(tiles) * triton.cdiv(width, down.columns),)](
-        hidden, order, tiles, weights, w2, parts, width, inner, tile, down.columns, down.depth,
-        num_warps=down.warps, num_stages=down.stages,
+        hidden, order, tiles, weights, matrix, parts, experts, width, inner, tile, down.columns, down.depth,
+        described, num_warps=down.warps, num_stages=down.stages,
     )  # fmt: skip
     y = torch.empty_like(x) if out is None else out
     _sum[(rows, triton.cdiv(width, 1024))](parts, y, y.stride(0), top_k, width, out is not None, 1024, num_warps=4)
@@ -153,6 +157,20 @@ def _fitting(rows: int, tiles: Tiles, matrices: int, like: Tensor) -> Tiles:
     return tiles._replace(stages=max(2, min(tiles.stages, _shared_memory(like.device) // stage)))
 
 
+def _weights(w: Tensor, tiles: Tiles) -> tuple[Tensor | TensorDescriptor, bool]:
+    """All experts' rows as one matrix; described, where the GPU has an engine that copies tiles of such a matrix."""
+    rows = w.flatten(0, 1)
+    fits = w.shape[-1] * w.element_size() % 16 == 0 and w.data_ptr() % 16 == 0
+    if DESCRIBE and fits and (not w.is_cuda or _capability(w.device) >= 9):
+        return TensorDescriptor.from_tensor(rows, [tiles.columns, tiles.depth]), True
+    return rows, False
+
+
+@cache
+def _capability(device: torch.device) -> int:
+    return torch.cuda.get_device_capability(device)[0]
+
+
 def _step(depth: int, like: Tensor) -> int:
     """Columns of a step, as many bytes of fp32 as of 16 bits."""
     return depth * 2 // max(2, like.element_size())
@@ -178,9 +196,7 @@ def _columns(lines, d, D: tl.constexpr, DEPTH: tl.constexpr, inside=None):
 
 
 @triton.jit
-def _swiglu(pairs):
-    """pairs [..., 2]: gate and up."""
-    gate, up = tl.split(pairs)
+def _swiglu(gate, up):
     return gate / (1 + tl.exp(-gate)) * up
 
 
@@ -254,7 +270,8 @@ def _pair_up(
         w, a = _columns(weights, d, D, DEPTH), _columns(inputs, d, D, DEPTH)
         total += w.to(tl.float32) * a.to(tl.float32)
     inner = tl.program_id(0) * LINES + tl.arange(0, LINES)
-    tl.store(hidden + pair * INNER + inner, _swiglu(tl.reshape(tl.sum(total, 1), [LINES, 2])), mask=inner < INNER)
+    gate, up = tl.split(tl.reshape(tl.sum(total, 1), [LINES, 2]))
+    tl.store(hidden + pair * INNER + inner, _swiglu(gate, up), mask=inner < INNER)
 
 
 @triton.jit
@@ -320,93 +337,116 @@ def _lay_tiles(
 
 
 @triton.jit
-def _product(
-    a, inside, b, K: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr
-):  # fmt: skip
-    """Rows that begin at a, zeros where not inside, times rows that begin at b, of K each -> [ROWS, COLUMNS] fp32.
+def _tile(w, row, rows, at, K: tl.constexpr, LINES: tl.constexpr, DEPTH: tl.constexpr, DESCRIBED: tl.constexpr):
+    """Rows row.. of a matrix [rows, K], its columns at..; the last row again after the last."""
+    if DESCRIBED:
+        result = w.load([row, at])
+    else:
+        line = tl.minimum(row + tl.arange(0, LINES), rows - 1)
+        result = _columns(w + line.to(tl.int64) * K, at + tl.arange(0, DEPTH), K, DEPTH)
+    return result
 
-    Few rows stand second in the product: a tensor core of 9.0 takes no fewer than 64 in the first place.
-    """
-    few: tl.constexpr = ROWS < 64
-    result = tl.zeros([COLUMNS, ROWS] if few else [ROWS, COLUMNS], dtype=tl.float32)
-    for at in range(0, K, DEPTH):
-        k = at + tl.arange(0, DEPTH)
-        left, right = _columns(a, k, K, DEPTH, inside), _columns(b, k, K, DEPTH)
-        if few:
-            result = tl.dot(right, tl.trans(left), result, input_precision="ieee")
-        else:
-            result = tl.dot(left, tl.trans(right), result, input_precision="ieee")
-    return tl.trans(result) if few else result
+
+@triton.jit
+def _add_product(total, a, b, FEW: tl.constexpr):
+    """total + a·bᵀ. Few rows of a stand second in the product: a tensor core of 9.0 takes no fewer than 64 as first."""
+    if FEW:
+        total = tl.dot(b, tl.trans(a), total, input_precision="ieee")
+    else:
+        total = tl.dot(a, tl.trans(b), total, input_precision="ieee")
+    return total
 
 
 @triton.jit
 def _up(
-    x, order, tiles, w13, hidden, stride, TOP: tl.constexpr, D: tl.constexpr, INNER: tl.constexpr,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
+    x, order, tiles, w13, hidden, stride, TOP: tl.constexpr, E: tl.constexpr, D: tl.constexpr, INNER: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, DESCRIBED: tl.constexpr,
 ):  # fmt: skip
-    """A tile of hidden, its rows in the order of experts. A tile at most half full is computed as half a tile."""
+    """A tile of hidden, its rows in the order of experts. Of 128 rows at most half full, half is computed."""
     per_tile: tl.constexpr = (INNER + COLUMNS - 1) // COLUMNS
-    tile, column = tl.program_id(0) // per_tile, tl.program_id(0) % per_tile
+    tile, column = tl.program_id(0) // per_tile, tl.program_id(0) % per_tile * COLUMNS
     expert, first, end = tl.load(tiles + 3 * tile), tl.load(tiles + 3 * tile + 1), tl.load(tiles + 3 * tile + 2)
+    row = expert * (2 * INNER) + column
     if expert >= 0:
-        both = tl.arange(0, 2 * COLUMNS)  # gate and up in turn
-        line = (both % 2) * INNER + tl.minimum(column * COLUMNS + both // 2, INNER - 1)
-        weights = w13 + expert.to(tl.int64) * (2 * INNER * D) + line * D
-        if ROWS == 128:
-            if end - first > 64:
-                _up_rows(x, order, weights, hidden, first, end, column, stride, TOP, D, INNER, 128, COLUMNS, DEPTH)
-            else:
-                _up_rows(x, order, weights, hidden, first, end, column, stride, TOP, D, INNER, 64, COLUMNS, DEPTH)
+        if ROWS < 128:
+            _up_rows(
+                x, order, w13, hidden, first, end, row, column, stride, TOP, E, D, INNER, COLUMNS, DEPTH, DESCRIBED,
+                ROWS,
+            )  # fmt: skip
+        elif end - first > 64:
+            _up_rows(
+                x, order, w13, hidden, first, end, row, column, stride, TOP, E, D, INNER, COLUMNS, DEPTH, DESCRIBED, 128
+            )
         else:
-            _up_rows(x, order, weights, hidden, first, end, column, stride, TOP, D, INNER, ROWS, COLUMNS, DEPTH)
+            _up_rows(
+                x, order, w13, hidden, first, end, row, column, stride, TOP, E, D, INNER, COLUMNS, DEPTH, DESCRIBED, 64
+            )
 
 
 @triton.jit
 def _up_rows(
-    x, order, weights, hidden, first, end, column, stride, TOP: tl.constexpr, D: tl.constexpr, INNER: tl.constexpr,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
+    x, order, w13, hidden, first, end, row, column, stride, TOP: tl.constexpr, E: tl.constexpr, D: tl.constexpr,
+    INNER: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, DESCRIBED: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     place = first + tl.arange(0, ROWS)
     token = tl.load(order + place, mask=place < end, other=0) // TOP
-    sums = _product(x + token.to(tl.int64) * stride, place < end, weights, D, ROWS, 2 * COLUMNS, DEPTH)
-    result = _swiglu(tl.reshape(sums, [ROWS, COLUMNS, 2])).to(hidden.dtype.element_ty)
-    inner = column * COLUMNS + tl.arange(0, COLUMNS)
+    lines = x + token.to(tl.int64) * stride
+    few: tl.constexpr = ROWS < 64
+    gate = tl.zeros([COLUMNS, ROWS] if few else [ROWS, COLUMNS], dtype=tl.float32)
+    up = tl.zeros([COLUMNS, ROWS] if few else [ROWS, COLUMNS], dtype=tl.float32)
+    for at in range(0, D, DEPTH):
+        a = _columns(lines, at + tl.arange(0, DEPTH), D, DEPTH, place < end)
+        gate = _add_product(gate, a, _tile(w13, row, E * 2 * INNER, at, D, COLUMNS, DEPTH, DESCRIBED), few)
+        up = _add_product(up, a, _tile(w13, row + INNER, E * 2 * INNER, at, D, COLUMNS, DEPTH, DESCRIBED), few)
+    result = _swiglu(gate, up).to(hidden.dtype.element_ty)
+    inner = column + tl.arange(0, COLUMNS)
     lines = hidden + place.to(tl.int64)[:, None] * INNER
-    tl.store(lines + inner[None, :], result, mask=(place < end)[:, None] & (inner < INNER)[None, :])
+    mask = (place < end)[:, None] & (inner < INNER)[None, :]
+    tl.store(lines + inner[None, :], tl.trans(result) if few else result, mask=mask)
 
 
 @triton.jit
 def _down(
-    hidden, order, tiles, shares, w2, parts, D: tl.constexpr, INNER: tl.constexpr, ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
+    hidden, order, tiles, shares, w2, parts, E: tl.constexpr, D: tl.constexpr, INNER: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, DESCRIBED: tl.constexpr,
 ):  # fmt: skip
     """A tile of weighted results, each stored where its pair t·k+j stands; halves as in _up."""
     per_tile: tl.constexpr = (D + COLUMNS - 1) // COLUMNS
-    tile, column = tl.program_id(0) // per_tile, tl.program_id(0) % per_tile
+    tile, column = tl.program_id(0) // per_tile, tl.program_id(0) % per_tile * COLUMNS
     expert, first, end = tl.load(tiles + 3 * tile), tl.load(tiles + 3 * tile + 1), tl.load(tiles + 3 * tile + 2)
+    row = expert * D + column
     if expert >= 0:
-        line = tl.minimum(column * COLUMNS + tl.arange(0, COLUMNS), D - 1)
-        weights = w2 + expert.to(tl.int64) * (D * INNER) + line * INNER
-        if ROWS == 128:
-            if end - first > 64:
-                _down_rows(hidden, order, weights, shares, parts, first, end, column, D, INNER, 128, COLUMNS, DEPTH)
-            else:
-                _down_rows(hidden, order, weights, shares, parts, first, end, column, D, INNER, 64, COLUMNS, DEPTH)
+        if ROWS < 128:
+            _down_rows(
+                hidden, order, shares, w2, parts, first, end, row, column, E, D, INNER, COLUMNS, DEPTH, DESCRIBED, ROWS
+            )
+        elif end - first > 64:
+            _down_rows(
+                hidden, order, shares, w2, parts, first, end, row, column, E, D, INNER, COLUMNS, DEPTH, DESCRIBED, 128
+            )
         else:
-            _down_rows(hidden, order, weights, shares, parts, first, end, column, D, INNER, ROWS, COLUMNS, DEPTH)
+            _down_rows(
+                hidden, order, shares, w2, parts, first, end, row, column, E, D, INNER, COLUMNS, DEPTH, DESCRIBED, 64
+            )
 
 
 @triton.jit
 def _down_rows(
-    hidden, order, weights, shares, parts, first, end, column, D: tl.constexpr, INNER: tl.constexpr, ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
+    hidden, order, shares, w2, parts, first, end, row, column, E: tl.constexpr, D: tl.constexpr, INNER: tl.constexpr,
+    COLUMNS: tl.constexpr, DEPTH: tl.constexpr, DESCRIBED: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     place = first + tl.arange(0, ROWS)
     inside = place < end
-    result = _product(hidden + place.to(tl.int64) * INNER, inside, weights, INNER, ROWS, COLUMNS, DEPTH)
+    lines = hidden + place.to(tl.int64) * INNER
+    few: tl.constexpr = ROWS < 64
+    result = tl.zeros([COLUMNS, ROWS] if few else [ROWS, COLUMNS], dtype=tl.float32)
+    for at in range(0, INNER, DEPTH):
+        a = _columns(lines, at + tl.arange(0, DEPTH), INNER, DEPTH, inside)
+        result = _add_product(result, a, _tile(w2, row, E * D, at, INNER, COLUMNS, DEPTH, DESCRIBED), few)
+    result = tl.trans(result) if few else result
     pair = tl.load(order + place, mask=inside, other=0)
     result = (result * tl.load(shares + pair)[:, None]).to(parts.dtype.element_ty)
-    d = column * COLUMNS + tl.arange(0, COLUMNS)
+    d = column + tl.arange(0, COLUMNS)
     lines = parts + pair.to(tl.int64)[:, None] * D
     tl.store(lines + d[None, :], result, mask=inside[:, None] & (d < D)[None, :])
 

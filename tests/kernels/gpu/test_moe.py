@@ -90,9 +90,11 @@ def test_sizes_need_not_be_multiples_of_anything(regime, width, inner, device, p
 
 
 @pytest.mark.parametrize("tile", [16, 64, 128])
+@pytest.mark.parametrize("describe", [False, True])
 @pytest.mark.parametrize(("rows", "top_k"), [(5, 3), (65, 3), (130, 1)])
-def test_all_rows_may_choose_the_same_experts(rows, top_k, tile, device, poison, monkeypatch):
+def test_all_rows_may_choose_the_same_experts(rows, top_k, tile, describe, device, poison, monkeypatch):
     monkeypatch.setattr(ours, "tile_rows", lambda *_: tile)
+    monkeypatch.setattr(ours, "DESCRIBE", describe)
     experts = Experts(40, 24, 6, device)
     x, choice = experts.rows(rows), experts.choose(rows, top_k, among=top_k)
     assert_near(ours.moe_grouped(x, *choice, experts.w13, experts.w2), experts.expected(x, *choice), TOLERANCE[FP32])
