@@ -45,9 +45,17 @@ def choices(rows: int) -> tuple[Tensor, Tensor]:
     return indices, weights * 2.446 / weights.sum(-1, keepdim=True)
 
 
+def chain() -> list[tuple[Tensor, Tensor]]:
+    """The choices of one row in 32 layers, no expert twice: no layer finds its experts in a cache, and only the first
+    waits until what the benchmark wrote there has gone to memory."""
+    indices = torch.randperm(EXPERTS, device="cuda").int().view(-1, 1, TOP)
+    return [(i, choices(1)[1]) for i in indices]
+
+
 def cases() -> Iterator[Case]:
     torch.manual_seed(0)
     layer = Layer.make()
+    yield chain_case(layer, randn(1, WIDTH), chain())
     for rows in ROWS:
         yield route_case(layer, randn(rows, WIDTH))
     for rows in ROWS:
@@ -68,6 +76,28 @@ def route_case(layer: Layer, x: Tensor) -> Case:
         },
         expected=lambda: (kernels.route(x.double(), layer.gate.double(), layer.bias.double(), *how)[1],),
         graph=rows <= GRAPH,
+    )
+
+
+def chain_case(layer: Layer, x: Tensor, choices: list[tuple[Tensor, Tensor]]) -> Case:
+    """One row through 32 layers, a layer's time: as it is in decoding."""
+    wide = [(i.long(), w) for i, w in choices]
+
+    def ours_all() -> Tensor:
+        return [ours.moe(x, *c, layer.w13, layer.w2) for c in choices][-1]
+
+    def torch_all() -> Tensor:
+        return [moe_single(x, *c, layer.w1, layer.w3, layer.w2) for c in wide][-1]
+
+    return Case(
+        op="moe",
+        case=f"T=1, one of {len(choices)} layers in a graph",
+        bytes=2 * (TOP * 3 * WIDTH * INNER + 2 * x.numel()) + 8 * TOP,
+        flops=2 * TOP * 3 * WIDTH * INNER,
+        impls={"shiori": ours_all, "torch mv": torch_all},
+        expected=lambda: (expected(layer, x, *choices[-1]),),
+        graph=True,
+        launches=len(choices),
     )
 
 

@@ -14,16 +14,19 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.tools.tensor_descriptor import TensorDescriptor
 
+DESCRIBE = True
 FEW_ROWS = 8  # up to here rows that share an expert read it twice, which costs less than sorting
 SLICE = 256  # columns of x whose products are summed before the slices are: the router's order of summation
 FEW_ROUTED = 256  # rows; up to here a slice has its own program
 
 
 class Gemv(NamedTuple):
-    lines: int  # outputs of a program; below, of each expert
+    lines: int  # outputs of a program
     depth: int  # columns of a step
     warps: int
+    stages: int
 
 
 class Tiles(NamedTuple):
@@ -34,16 +37,16 @@ class Tiles(NamedTuple):
 
 
 # Such that the programs of one row of the 48B are all resident at once: 512 for w13, 576 for w2, on 132 SMs.
-PAIR_UP = Gemv(16, 256, 4)
-PAIR_DOWN = Gemv(4, 128, 4)
+PAIR_UP = Gemv(16, 256, 4, 4)
+PAIR_DOWN = Gemv(4, 1024, 4, 4)
 # By rows of a tile. A column of hidden is a row of w1 and one of w3.
-UP = {16: Tiles(64, 64, 4, 4), 128: Tiles(128, 64, 8, 4)}
-DOWN = {16: Tiles(128, 64, 4, 4), 128: Tiles(256, 64, 8, 4)}
+UP = {16: Tiles(64, 64, 4, 4), 64: Tiles(64, 64, 4, 4), 128: Tiles(128, 64, 8, 4)}
+DOWN = {16: Tiles(128, 64, 4, 4), 64: Tiles(128, 64, 4, 4), 128: Tiles(256, 64, 8, 3)}
 
 
 def tile_rows(pairs: int, experts: int) -> int:
-    """Rows of a tile: 16 while that holds nearly every expert's share. 128 are computed as 64 where these suffice."""
-    return 16 if pairs <= 8 * experts else 128
+    """Rows of a tile: 16 or 64 while that holds most experts' shares. 128 are computed as 64 where these suffice."""
+    return 16 if pairs <= 8 * experts else 64 if pairs <= 48 * experts else 128
 
 
 def route(
@@ -88,17 +91,21 @@ def moe(x: Tensor, indices: Tensor, weights: Tensor, w13: Tensor, w2: Tensor, ou
 def moe_pairs(
     x: Tensor, indices: Tensor, weights: Tensor, w13: Tensor, w2: Tensor, out: Tensor | None = None
 ) -> Tensor:
-    """`moe` for few rows, in two launches. Rows that share an expert each read it."""
+    """`moe` for few rows, in two launches. Rows that share an expert each read it.
+
+    The rows are made contiguous: on their alignment depends who adds what, so the bits.
+    """
     (rows, top_k), (_, width, inner) = indices.shape, w2.shape
     y = torch.empty_like(x) if out is None else out
     hidden = torch.empty(rows * top_k, inner, dtype=x.dtype, device=x.device)
     up, down = PAIR_UP, PAIR_DOWN
     _pair_up[(triton.cdiv(inner, up.lines), rows * top_k)](
-        x, indices, w13, hidden, x.stride(0), top_k, width, inner, up.lines, up.depth, num_warps=up.warps
-    )
+        x.contiguous(), indices, w13, hidden, top_k, width, inner, up.lines, _step(up.depth, x), up.stages,
+        num_warps=up.warps,
+    )  # fmt: skip
     _pair_down[(triton.cdiv(width, down.lines), rows)](
-        hidden, indices, weights, w2, y, y.stride(0), top_k, triton.next_power_of_2(top_k), width, inner,
-        out is not None, down.lines, down.depth, num_warps=down.warps,
+        hidden, indices, weights, w2, y, y.stride(0), top_k, width, inner, out is not None, down.lines,
+        _step(down.depth, x), down.stages, num_warps=down.warps,
     )  # fmt: skip
     return y
 
@@ -113,15 +120,17 @@ def moe_grouped(
     order, tiles = _sorted(indices, experts, tile)
     hidden = torch.empty(pairs, inner, dtype=x.dtype, device=x.device)
     up = _fitting(tile, UP[tile], 2, x)
+    matrix, described = _weights(w13, up)
     _up[(len(tiles) * triton.cdiv(inner, up.columns),)](
-        x, order, tiles, w13, hidden, x.stride(0), top_k, width, inner, tile, up.columns, up.depth,
-        num_warps=up.warps, num_stages=up.stages,
+        x, order, tiles, matrix, hidden, x.stride(0), top_k, experts, width, inner, tile, up.columns, up.depth,
+        described, num_warps=up.warps, num_stages=up.stages,
     )  # fmt: skip
     parts = torch.empty(pairs, width, dtype=x.dtype, device=x.device)
     down = _fitting(tile, DOWN[tile], 1, x)
+    matrix, described = _weights(w2, down)
     _down[(len(tiles) * triton.cdiv(width, down.columns),)](
-        hidden, order, tiles, weights, w2, parts, width, inner, tile, down.columns, down.depth,
-        num_warps=down.warps, num_stages=down.stages,
+        hidden, order, tiles, weights, matrix, parts, experts, width, inner, tile, down.columns, down.depth,
+        described, num_warps=down.warps, num_stages=down.stages,
     )  # fmt: skip
     y = torch.empty_like(x) if out is None else out
     _sum[(rows, triton.cdiv(width, 1024))](parts, y, y.stride(0), top_k, width, out is not None, 1024, num_warps=4)
@@ -150,6 +159,20 @@ def _fitting(rows: int, tiles: Tiles, matrices: int, like: Tensor) -> Tiles:
     return tiles._replace(stages=max(2, min(tiles.stages, _shared_memory(like.device) // stage)))
 
 
+def _weights(w: Tensor, tiles: Tiles) -> tuple[Tensor | TensorDescriptor, bool]:
+    """All experts' rows as one matrix; described, where the GPU has an engine that copies tiles of such a matrix."""
+    rows = w.flatten(0, 1)
+    fits = w.shape[-1] * w.element_size() % 16 == 0 and w.data_ptr() % 16 == 0
+    if DESCRIBE and fits and (not w.is_cuda or _capability(w.device) >= 9):
+        return TensorDescriptor.from_tensor(rows, [tiles.columns, tiles.depth]), True
+    return rows, False
+
+
+@cache
+def _capability(device: torch.device) -> int:
+    return torch.cuda.get_device_capability(device)[0]
+
+
 def _step(depth: int, like: Tensor) -> int:
     """Columns of a step, as many bytes of fp32 as of 16 bits."""
     return depth * 2 // max(2, like.element_size())
@@ -175,9 +198,7 @@ def _columns(lines, d, D: tl.constexpr, DEPTH: tl.constexpr, inside=None):
 
 
 @triton.jit
-def _swiglu(pairs):
-    """pairs [..., 2]: gate and up."""
-    gate, up = tl.split(pairs)
+def _swiglu(gate, up):
     return gate / (1 + tl.exp(-gate)) * up
 
 
@@ -236,8 +257,8 @@ def _select(
 
 @triton.jit
 def _pair_up(
-    x, indices, w13, hidden, stride, TOP: tl.constexpr, D: tl.constexpr, INNER: tl.constexpr, LINES: tl.constexpr,
-    DEPTH: tl.constexpr,
+    x, indices, w13, hidden, TOP: tl.constexpr, D: tl.constexpr, INNER: tl.constexpr, LINES: tl.constexpr,
+    DEPTH: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """Some of a pair's hidden row. A sum runs apart in every column of a step, to the end."""
     pair = tl.program_id(1)
@@ -245,35 +266,35 @@ def _pair_up(
     both = tl.arange(0, 2 * LINES)  # gate and up in turn
     line = (both % 2) * INNER + tl.minimum(tl.program_id(0) * LINES + both // 2, INNER - 1)
     weights = w13 + expert * (2 * INNER * D) + line * D
-    inputs = x + (pair // TOP).to(tl.int64) * stride + tl.zeros([1], dtype=tl.int32)
+    inputs = x + (pair // TOP) * D + tl.zeros([1], dtype=tl.int32)
     total = tl.zeros([2 * LINES, DEPTH], dtype=tl.float32)
-    for at in range(0, D, DEPTH):
+    for at in tl.range(0, D, DEPTH, num_stages=STAGES):
         d = at + tl.arange(0, DEPTH)
         w, a = _columns(weights, d, D, DEPTH), _columns(inputs, d, D, DEPTH)
         total += w.to(tl.float32) * a.to(tl.float32)
     inner = tl.program_id(0) * LINES + tl.arange(0, LINES)
-    tl.store(hidden + pair * INNER + inner, _swiglu(tl.reshape(tl.sum(total, 1), [LINES, 2])), mask=inner < INNER)
+    gate, up = tl.split(tl.reshape(tl.sum(total, 1), [LINES, 2]))
+    tl.store(hidden + pair * INNER + inner, _swiglu(gate, up), mask=inner < INNER)
 
 
 @triton.jit
 def _pair_down(
-    hidden, indices, weights, w2, y, stride, TOP: tl.constexpr, TOPS: tl.constexpr, D: tl.constexpr,
-    INNER: tl.constexpr, ADD: tl.constexpr, LINES: tl.constexpr, DEPTH: tl.constexpr,
+    hidden, indices, weights, w2, y, stride, TOP: tl.constexpr, D: tl.constexpr, INNER: tl.constexpr,
+    ADD: tl.constexpr, LINES: tl.constexpr, DEPTH: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    """Some columns of a row of y: the rows of w2 of all its experts at once, so that enough is on its way."""
+    """Some columns of a row of y, expert after expert. A sum runs apart in every column of a step, as above."""
     token = tl.program_id(1)
-    both = tl.arange(0, TOPS * LINES)
-    choice, line = both // LINES, tl.minimum(tl.program_id(0) * LINES + both % LINES, D - 1)
-    pair = token * TOP + tl.minimum(choice, TOP - 1)
-    lines = w2 + tl.load(indices + pair).to(tl.int64) * (D * INNER) + line * INNER
-    total = tl.zeros([TOPS * LINES, DEPTH], dtype=tl.float32)
-    for at in range(0, INNER, DEPTH):
-        i = at + tl.arange(0, DEPTH)
-        w, h = _columns(lines, i, INNER, DEPTH), _columns(hidden + pair * INNER, i, INNER, DEPTH)
-        total += w.to(tl.float32) * h.to(tl.float32)
-    share = tl.where(choice < TOP, tl.load(weights + pair), 0.0)
-    result = tl.sum(tl.reshape(tl.sum(total, 1) * share, [TOPS, LINES]), 0)
     d = tl.program_id(0) * LINES + tl.arange(0, LINES)
+    lines = w2 + tl.minimum(d, D - 1) * INNER
+    steps: tl.constexpr = (INNER + DEPTH - 1) // DEPTH
+    total = tl.zeros([LINES, DEPTH], dtype=tl.float32)
+    for step in tl.range(0, TOP * steps, num_stages=STAGES):
+        pair = token * TOP + step // steps
+        i = step % steps * DEPTH + tl.arange(0, DEPTH)
+        w = _columns(lines + tl.load(indices + pair).to(tl.int64) * (D * INNER), i, INNER, DEPTH)
+        h = _columns(hidden + pair * INNER + tl.zeros([1], dtype=tl.int32), i, INNER, DEPTH)
+        total += w.to(tl.float32) * (h.to(tl.float32) * tl.load(weights + pair))
+    result = tl.sum(total, 1)
     place = y + token.to(tl.int64) * stride + d
     if ADD:
         result += tl.load(place, mask=d < D, other=0.0).to(tl.float32)
@@ -319,93 +340,116 @@ def _lay_tiles(
 
 
 @triton.jit
-def _product(
-    a, inside, b, K: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr
-):  # fmt: skip
-    """Rows that begin at a, zeros where not inside, times rows that begin at b, of K each -> [ROWS, COLUMNS] fp32.
+def _tile(w, row, rows, at, K: tl.constexpr, LINES: tl.constexpr, DEPTH: tl.constexpr, DESCRIBED: tl.constexpr):
+    """Rows row.. of a matrix [rows, K], its columns at..; the last row again after the last."""
+    if DESCRIBED:
+        result = w.load([row, at])
+    else:
+        line = tl.minimum(row + tl.arange(0, LINES), rows - 1)
+        result = _columns(w + line.to(tl.int64) * K, at + tl.arange(0, DEPTH), K, DEPTH)
+    return result
 
-    Few rows stand second in the product: a tensor core of 9.0 takes no fewer than 64 in the first place.
-    """
-    few: tl.constexpr = ROWS < 64
-    result = tl.zeros([COLUMNS, ROWS] if few else [ROWS, COLUMNS], dtype=tl.float32)
-    for at in range(0, K, DEPTH):
-        k = at + tl.arange(0, DEPTH)
-        left, right = _columns(a, k, K, DEPTH, inside), _columns(b, k, K, DEPTH)
-        if few:
-            result = tl.dot(right, tl.trans(left), result, input_precision="ieee")
-        else:
-            result = tl.dot(left, tl.trans(right), result, input_precision="ieee")
-    return tl.trans(result) if few else result
+
+@triton.jit
+def _add_product(total, a, b, FEW: tl.constexpr):
+    """total + a·bᵀ. Few rows of a stand second in the product: a tensor core of 9.0 takes no fewer than 64 as first."""
+    if FEW:
+        total = tl.dot(b, tl.trans(a), total, input_precision="ieee")
+    else:
+        total = tl.dot(a, tl.trans(b), total, input_precision="ieee")
+    return total
 
 
 @triton.jit
 def _up(
-    x, order, tiles, w13, hidden, stride, TOP: tl.constexpr, D: tl.constexpr, INNER: tl.constexpr,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
+    x, order, tiles, w13, hidden, stride, TOP: tl.constexpr, E: tl.constexpr, D: tl.constexpr, INNER: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, DESCRIBED: tl.constexpr,
 ):  # fmt: skip
-    """A tile of hidden, its rows in the order of experts. A tile at most half full is computed as half a tile."""
+    """A tile of hidden, its rows in the order of experts. Of 128 rows at most half full, half is computed."""
     per_tile: tl.constexpr = (INNER + COLUMNS - 1) // COLUMNS
-    tile, column = tl.program_id(0) // per_tile, tl.program_id(0) % per_tile
+    tile, column = tl.program_id(0) // per_tile, tl.program_id(0) % per_tile * COLUMNS
     expert, first, end = tl.load(tiles + 3 * tile), tl.load(tiles + 3 * tile + 1), tl.load(tiles + 3 * tile + 2)
+    row = expert * (2 * INNER) + column
     if expert >= 0:
-        both = tl.arange(0, 2 * COLUMNS)  # gate and up in turn
-        line = (both % 2) * INNER + tl.minimum(column * COLUMNS + both // 2, INNER - 1)
-        weights = w13 + expert.to(tl.int64) * (2 * INNER * D) + line * D
-        if ROWS == 128:
-            if end - first > 64:
-                _up_rows(x, order, weights, hidden, first, end, column, stride, TOP, D, INNER, 128, COLUMNS, DEPTH)
-            else:
-                _up_rows(x, order, weights, hidden, first, end, column, stride, TOP, D, INNER, 64, COLUMNS, DEPTH)
+        if ROWS < 128:
+            _up_rows(
+                x, order, w13, hidden, first, end, row, column, stride, TOP, E, D, INNER, COLUMNS, DEPTH, DESCRIBED,
+                ROWS,
+            )  # fmt: skip
+        elif end - first > 64:
+            _up_rows(
+                x, order, w13, hidden, first, end, row, column, stride, TOP, E, D, INNER, COLUMNS, DEPTH, DESCRIBED, 128
+            )
         else:
-            _up_rows(x, order, weights, hidden, first, end, column, stride, TOP, D, INNER, ROWS, COLUMNS, DEPTH)
+            _up_rows(
+                x, order, w13, hidden, first, end, row, column, stride, TOP, E, D, INNER, COLUMNS, DEPTH, DESCRIBED, 64
+            )
 
 
 @triton.jit
 def _up_rows(
-    x, order, weights, hidden, first, end, column, stride, TOP: tl.constexpr, D: tl.constexpr, INNER: tl.constexpr,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
+    x, order, w13, hidden, first, end, row, column, stride, TOP: tl.constexpr, E: tl.constexpr, D: tl.constexpr,
+    INNER: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, DESCRIBED: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     place = first + tl.arange(0, ROWS)
     token = tl.load(order + place, mask=place < end, other=0) // TOP
-    sums = _product(x + token.to(tl.int64) * stride, place < end, weights, D, ROWS, 2 * COLUMNS, DEPTH)
-    result = _swiglu(tl.reshape(sums, [ROWS, COLUMNS, 2])).to(hidden.dtype.element_ty)
-    inner = column * COLUMNS + tl.arange(0, COLUMNS)
+    lines = x + token.to(tl.int64) * stride
+    few: tl.constexpr = ROWS < 64
+    gate = tl.zeros([COLUMNS, ROWS] if few else [ROWS, COLUMNS], dtype=tl.float32)
+    up = tl.zeros([COLUMNS, ROWS] if few else [ROWS, COLUMNS], dtype=tl.float32)
+    for at in range(0, D, DEPTH):
+        a = _columns(lines, at + tl.arange(0, DEPTH), D, DEPTH, place < end)
+        gate = _add_product(gate, a, _tile(w13, row, E * 2 * INNER, at, D, COLUMNS, DEPTH, DESCRIBED), few)
+        up = _add_product(up, a, _tile(w13, row + INNER, E * 2 * INNER, at, D, COLUMNS, DEPTH, DESCRIBED), few)
+    result = _swiglu(gate, up).to(hidden.dtype.element_ty)
+    inner = column + tl.arange(0, COLUMNS)
     lines = hidden + place.to(tl.int64)[:, None] * INNER
-    tl.store(lines + inner[None, :], result, mask=(place < end)[:, None] & (inner < INNER)[None, :])
+    mask = (place < end)[:, None] & (inner < INNER)[None, :]
+    tl.store(lines + inner[None, :], tl.trans(result) if few else result, mask=mask)
 
 
 @triton.jit
 def _down(
-    hidden, order, tiles, shares, w2, parts, D: tl.constexpr, INNER: tl.constexpr, ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
+    hidden, order, tiles, shares, w2, parts, E: tl.constexpr, D: tl.constexpr, INNER: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, DESCRIBED: tl.constexpr,
 ):  # fmt: skip
     """A tile of weighted results, each stored where its pair t·k+j stands; halves as in _up."""
     per_tile: tl.constexpr = (D + COLUMNS - 1) // COLUMNS
-    tile, column = tl.program_id(0) // per_tile, tl.program_id(0) % per_tile
+    tile, column = tl.program_id(0) // per_tile, tl.program_id(0) % per_tile * COLUMNS
     expert, first, end = tl.load(tiles + 3 * tile), tl.load(tiles + 3 * tile + 1), tl.load(tiles + 3 * tile + 2)
+    row = expert * D + column
     if expert >= 0:
-        line = tl.minimum(column * COLUMNS + tl.arange(0, COLUMNS), D - 1)
-        weights = w2 + expert.to(tl.int64) * (D * INNER) + line * INNER
-        if ROWS == 128:
-            if end - first > 64:
-                _down_rows(hidden, order, weights, shares, parts, first, end, column, D, INNER, 128, COLUMNS, DEPTH)
-            else:
-                _down_rows(hidden, order, weights, shares, parts, first, end, column, D, INNER, 64, COLUMNS, DEPTH)
+        if ROWS < 128:
+            _down_rows(
+                hidden, order, shares, w2, parts, first, end, row, column, E, D, INNER, COLUMNS, DEPTH, DESCRIBED, ROWS
+            )
+        elif end - first > 64:
+            _down_rows(
+                hidden, order, shares, w2, parts, first, end, row, column, E, D, INNER, COLUMNS, DEPTH, DESCRIBED, 128
+            )
         else:
-            _down_rows(hidden, order, weights, shares, parts, first, end, column, D, INNER, ROWS, COLUMNS, DEPTH)
+            _down_rows(
+                hidden, order, shares, w2, parts, first, end, row, column, E, D, INNER, COLUMNS, DEPTH, DESCRIBED, 64
+            )
 
 
 @triton.jit
 def _down_rows(
-    hidden, order, weights, shares, parts, first, end, column, D: tl.constexpr, INNER: tl.constexpr, ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
+    hidden, order, shares, w2, parts, first, end, row, column, E: tl.constexpr, D: tl.constexpr, INNER: tl.constexpr,
+    COLUMNS: tl.constexpr, DEPTH: tl.constexpr, DESCRIBED: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     place = first + tl.arange(0, ROWS)
     inside = place < end
-    result = _product(hidden + place.to(tl.int64) * INNER, inside, weights, INNER, ROWS, COLUMNS, DEPTH)
+    lines = hidden + place.to(tl.int64) * INNER
+    few: tl.constexpr = ROWS < 64
+    result = tl.zeros([COLUMNS, ROWS] if few else [ROWS, COLUMNS], dtype=tl.float32)
+    for at in range(0, INNER, DEPTH):
+        a = _columns(lines, at + tl.arange(0, DEPTH), INNER, DEPTH, inside)
+        result = _add_product(result, a, _tile(w2, row, E * D, at, INNER, COLUMNS, DEPTH, DESCRIBED), few)
+    result = tl.trans(result) if few else result
     pair = tl.load(order + place, mask=inside, other=0)
     result = (result * tl.load(shares + pair)[:, None]).to(parts.dtype.element_ty)
-    d = column * COLUMNS + tl.arange(0, COLUMNS)
+    d = column + tl.arange(0, COLUMNS)
     lines = parts + pair.to(tl.int64)[:, None] * D
     tl.store(lines + d[None, :], result, mask=inside[:, None] & (d < D)[None, :])
 
