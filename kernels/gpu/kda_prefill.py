@@ -14,7 +14,7 @@ above 2^-RANGE, else at every dyadic level (all parts ≤ 1). Sums of gates neve
 """
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -27,90 +27,122 @@ from kernels.gpu.packing import CHUNK, Packing
 Launch = Callable[[], Any]
 EPS = 1e-6  # inside the root of the L2 norm
 RANGE = tl.constexpr(100.0)  # log2 units; 2^±100 leaves bf16 room for raw keys up to 2^27
+SINCE_START, UNTIL_END, OWN_MIDDLE, FIRST_MIDDLE, LEVELS = (tl.constexpr(n) for n in range(5))  # in `_windows`
+MEETINGS, DIAGONAL = tl.constexpr(10), tl.constexpr(16)
 SLICE = 1024  # chunks whose factors are held at once: 2.4 GB at 32 heads
 
 # One configuration a shape; bench/h200/kda_prefill_tune.py tries others by hand.
-FACTORS = {"slice_k": 32, "slice_v": 64, "num_warps": 4, "num_stages": 1}
-SCAN = {"columns": 32, "num_warps": 4, "num_stages": 3}
+FACTORS = {"slice_k": 32, "slice_v": 64, "num_warps": 4, "num_stages": 1, "maxnreg": 168}
+SCAN = {  # by how many programs of 32 columns there are
+    "few": {"columns": 16, "num_warps": 4, "num_stages": 3},  # half of the device or less
+    "some": {"columns": 32, "num_warps": 4, "num_stages": 3},
+    "many": {"columns": 32, "num_warps": 4, "num_stages": 3},  # four times the device or more
+}
+BESIDE = {"on": False, "chunks": 128}  # the scan of a slice beside the factors of the next, on a stream of its own
 
 
 @triton.jit
-def _log2_decay(x, rate, bias, here):
-    """``−e^A softplus(x + bias)`` in log2 units. x [n,K]; rate scalar; bias [K]; rows not ``here`` decay nothing."""
-    y = (x.to(tl.float32) + bias[None, :]) * 1.4426950408889634
+def _slice(x, stride, s, here, SLICE_K: tl.constexpr):
+    """[64,SLICE_K]: columns from s on; zeros past the end of the sequence."""
+    at = tl.arange(0, 64)[:, None] * stride + s + tl.arange(0, SLICE_K)[None, :]
+    return tl.load(x + at, here[:, None], 0.0)
+
+
+@triton.jit
+def _decays(a, stride, dt_bias, s, rate, here, SLICE_K: tl.constexpr, DT: tl.constexpr):
+    """``−e^A softplus(a + dt_bias)`` in log2 units [64,SLICE_K], as a sum of two: products take DT. rate: e^A."""
+    bias = tl.load(dt_bias + s + tl.arange(0, SLICE_K))
+    y = (_slice(a, stride, s, here, SLICE_K).to(tl.float32) + bias[None, :]) * 1.4426950408889634
     t = tl.exp2(-tl.abs(y))
-    small = t * (1.4426950408889634 - t * (0.7213475204444817 - t * 0.4808983469629878))  # near 1 log2 is inaccurate
-    log1p = tl.where(t < 0.0078125, small, tl.log2(1.0 + t))
-    return tl.where(here[:, None], -rate * (tl.maximum(y, 0.0) + log1p), 0.0)
+    p = 0.06378752545599763 - t * 0.012370624020021448  # log2(1 + t) / t on [0, 1], to 3e-7: tl.log2 takes 25 steps
+    p = p * t - 0.15559986223189798
+    p = p * t + 0.25617962368784614
+    p = p * t - 0.35345465030849255
+    p = p * t + 0.48007374224813193
+    p = p * t - 0.7213107222027899
+    p = p * t + 1.442694767073965
+    g = tl.where(here[:, None], -rate * (tl.maximum(y, 0.0) + t * p), 0.0)
+    high = g.to(DT)
+    return high, (g - high.to(tl.float32)).to(DT)
 
 
 @triton.jit
-def _centred_products(q, k, G, M0, M1, P, L, DT: tl.constexpr, PRECISION: tl.constexpr):
+def _table(windows, n):
+    """[64,64]"""
+    r = tl.arange(0, 64)
+    return tl.load(windows + n * 4096 + r[:, None] * 64 + r[None, :])
+
+
+@triton.jit
+def _sums(windows, n, high, low, PRECISION: tl.constexpr):
+    """[64,K]: for each row the sum of the gates that row of window n selects. high + low [64,K] are the gates."""
+    window = _table(windows, n)
+    return tl.dot(window, low, tl.dot(window, high, input_precision=PRECISION), input_precision=PRECISION)
+
+
+@triton.jit
+def _centred_products(q, k, own, windows, high, low, P, L, DT: tl.constexpr, PRECISION: tl.constexpr):
     """Adds the decayed products of q and of k with k, right for i ≤ r; above the diagonal anything, even inf.
 
-    q, k, G [64,K]; M0, M1 [K] are G in the middle of each half. Columns of the first half are reached by all rows, with
-    the decay split at M0, those of the second by its own rows, split at M1.
+    q, k [64,K]; own [64,K]: sums of gates since the middle of the row's half, at most RANGE. Columns of the second half
+    are reached by its own rows, those of the first by all rows. In this order few registers are in use at once.
     """
     second = tl.arange(0, 64)[:, None] >= 32
-    right = k * tl.exp2(tl.where(second, M1[None, :], M0[None, :]) - G)
-    left = tl.exp2(G - M0[None, :])
-    near = tl.trans(tl.where(second, 0.0, right).to(DT))
+    right = (k * tl.exp2(-own)).to(DT)
+    near = tl.trans(tl.where(second, right, 0.0))
+    left = tl.where(second, tl.exp2(own), 0.0)
     P = tl.dot((q * left).to(DT), near, P, input_precision=PRECISION)
     L = tl.dot((k * left).to(DT), near, L, input_precision=PRECISION)
-    left = tl.exp2(G - M1[None, :])  # inf in the first half: selected away, not multiplied
-    near = tl.trans(tl.where(second, right, 0.0).to(DT))
-    P = tl.dot(tl.where(second, q * left, 0.0).to(DT), near, P, input_precision=PRECISION)
-    L = tl.dot(tl.where(second, k * left, 0.0).to(DT), near, L, input_precision=PRECISION)
+    near = tl.trans(tl.where(second, 0.0, right))
+    left = tl.exp2(_sums(windows, FIRST_MIDDLE, high, low, PRECISION))
+    P = tl.dot((q * left).to(DT), near, P, input_precision=PRECISION)
+    L = tl.dot((k * left).to(DT), near, L, input_precision=PRECISION)
     return P, L
 
 
 @triton.jit
-def _level_products(
-    q, k, g, P, L, SIDE: tl.constexpr, SLICE_K: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr
-):
-    """Of these products those of the later SIDE rows of each block of 2 SIDE with its earlier rows."""
-    r = tl.arange(0, 64)
-    blocks = tl.reshape(g, (64 // SIDE, SIDE, SLICE_K))
-    since = tl.cumsum(blocks, 1)
-    until = tl.cumsum(blocks, 1, reverse=True) - blocks
-    later = (tl.arange(0, 64 // SIDE) % 2 == 1)[:, None, None]
-    decay = tl.exp2(tl.reshape(tl.where(later, since, until), (64, SLICE_K)))
-    kd = (k * decay).to(DT)
-    meet = (r[:, None] // SIDE == r[None, :] // SIDE + 1) & ((r // SIDE) % 2 == 1)[:, None]
-    P += tl.where(meet, tl.dot((q * decay).to(DT), tl.trans(kd), input_precision=PRECISION), 0.0)
-    L += tl.where(meet, tl.dot(kd, tl.trans(kd), input_precision=PRECISION), 0.0)
-    return P, L
+def _dyadic_products(
+    q, k, a, dt_bias, windows, rate, here, stride_q, stride_k, stride_a,
+    K: tl.constexpr, SLICE_K: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """(P, L) of a chunk for any gates: two rows meet at the level where they lie in the two halves of one block.
 
-
-@triton.jit
-def _dyadic_products(q, k, g, P, L, SLICE_K: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr):
-    """The same for any gates g [64,K]: two rows meet at the level where they lie in the two halves of one block."""
-    r = tl.arange(0, 64)
-    P += tl.where(r[:, None] == r[None, :], tl.sum(q * k, 1)[:, None], 0.0)
-    for level in tl.static_range(6):
-        P, L = _level_products(q, k, g, P, L, 1 << level, SLICE_K, DT, PRECISION)
+    A loop at run time, and masks from memory: what the compiler can make ahead, every program would make.
+    """
+    P, L = tl.zeros((64, 64), tl.float32), tl.zeros((64, 64), tl.float32)
+    for s in range(0, K, SLICE_K):
+        x = _slice(q, stride_q, s, here, SLICE_K).to(tl.float32)
+        y = _slice(k, stride_k, s, here, SLICE_K).to(tl.float32)
+        high, low = _decays(a, stride_a, dt_bias, s, rate, here, SLICE_K, DT)
+        P += tl.sum(x * y, 1)[:, None] * _table(windows, DIAGONAL).to(tl.float32)
+        for level in range(6):
+            decay = tl.exp2(_sums(windows, LEVELS + level, high, low, PRECISION))
+            kd = (y * decay).to(DT)
+            meet = _table(windows, MEETINGS + level).to(tl.float32)
+            P += meet * tl.dot((x * decay).to(DT), tl.trans(kd), input_precision=PRECISION)
+            L += meet * tl.dot(kd, tl.trans(kd), input_precision=PRECISION)
     return P, L
 
 
 @triton.jit
 def _merged(X, L, SIDE: tl.constexpr, INNER: tl.constexpr, PRECISION: tl.constexpr):
-    """Inverses of the diagonal blocks of side 2 SIDE from those of side SIDE: [A 0; C B]⁻¹ = [A⁻¹ 0; −B⁻¹CA⁻¹ B⁻¹]."""
+    """Inverses of the diagonal blocks of side 2 SIDE from those of side SIDE: [A 0; −C B]⁻¹ = [A⁻¹ 0; B⁻¹CA⁻¹ B⁻¹]."""
     r = tl.arange(0, 64)
-    meet = (r[:, None] // SIDE == r[None, :] // SIDE + 1) & ((r // SIDE) % 2 == 1)[:, None]
+    meet = (r[:, None] ^ r[None, :]) // SIDE == 1  # and L has nothing above the diagonal
     outer = X.to(INNER)
     step = tl.dot(outer, tl.where(meet, L, 0.0).to(INNER), input_precision=PRECISION)
-    return X - tl.dot(step.to(INNER), outer, input_precision=PRECISION)
+    return tl.dot(step.to(INNER), outer, X, input_precision=PRECISION)
 
 
 @triton.jit
 def _inverse(L, INNER: tl.constexpr, PRECISION: tl.constexpr):
-    """(I + L)⁻¹ of a strictly lower L [64,64], merged from blocks of 2 rows up.
+    """(I − L)⁻¹ of a strictly lower L [64,64], merged from blocks of 2 rows up.
 
     Every entry is a product of contractions, at most 1: fp16 operands lose little. (Powers of L would grow.)
     """
     r = tl.arange(0, 64)
     row, column = r[:, None], r[None, :]
-    X = tl.where(row == column, 1.0, tl.where((row == column + 1) & (row % 2 == 1), -L, 0.0))
+    X = tl.where(row == column, 1.0, tl.where((row ^ column) == 1, L, 0.0))
     for level in tl.static_range(1, 6):
         X = _merged(X, L, 1 << level, INNER, PRECISION)
     return X
@@ -118,7 +150,7 @@ def _inverse(L, INNER: tl.constexpr, PRECISION: tl.constexpr):
 
 @triton.jit
 def _factors(
-    q, k, v, a, b, A_log, dt_bias, starts, first_chunk, sequence_of,
+    q, k, v, a, b, A_log, dt_bias, starts, first_chunk, sequence_of, windows,
     U, W, Qd, Kd, P, total, q_norm,
     from_chunk, q_scale, stride_q, stride_k, stride_v, stride_a, stride_b,
     H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, SLICE_K: tl.constexpr, SLICE_V: tl.constexpr,
@@ -134,59 +166,69 @@ def _factors(
     place = (tl.program_id(1) * H + head).to(tl.int64)
     r = tl.arange(0, 64)
     here = begin + r < tl.load(starts + sequence + 1)
-    row = (begin + r).to(tl.int64)
+    begin = begin.to(tl.int64)
+    q += begin * stride_q + head * K
+    k += begin * stride_k + head * K
+    v += begin * stride_v + head * V
+    a += begin * stride_a + head * K
+    dt_bias += head * K
+    b += begin * stride_b + head
+    U += place * (64 * V)
+    W += place * (64 * K)
+    Qd += place * (64 * K)
+    Kd += place * (64 * K)
+    total += place * K
     rate = tl.exp2(tl.load(A_log + head) * 1.4426950408889634)
     products = tl.zeros((64, 64), tl.float32)
     L = tl.zeros((64, 64), tl.float32)
-    qq, kk = tl.zeros((64,), tl.float32), tl.zeros((64,), tl.float32)
+    qq, kk, steepest = tl.zeros((64,), tl.float32), tl.zeros((64,), tl.float32), tl.zeros((64,), tl.float32)
+
+    pair = tl.arange(0, 2)[None, :]  # summed at once: a plain load would be repeated in every layout that wants it
+    logit = tl.load(b + r[:, None] * stride_b + pair * 0, here[:, None] & (pair == 0), 0.0)
+    logit = tl.sum(logit.to(tl.float32), 1)
 
     for s in range(0, K, SLICE_K):
         c = s + tl.arange(0, SLICE_K)
-        at = head * K + c
-        g = tl.load(a + row[:, None] * stride_a + at, here[:, None], 0.0)
-        g = _log2_decay(g, rate, tl.load(dt_bias + at), here)
-        x = tl.load(q + row[:, None] * stride_q + at, here[:, None], 0.0).to(tl.float32)
-        y = tl.load(k + row[:, None] * stride_k + at, here[:, None], 0.0).to(tl.float32)
+        x = _slice(q, stride_q, s, here, SLICE_K).to(tl.float32)
+        y = _slice(k, stride_k, s, here, SLICE_K).to(tl.float32)
         qq += tl.sum(x * x, 1)
         kk += tl.sum(y * y, 1)
-        G, end = tl.cumsum(g, 0), tl.sum(g, 0)
-        M0 = tl.sum(tl.where((r < 16)[:, None], g, 0.0), 0)
-        M = tl.sum(tl.where((r < 32)[:, None], g, 0.0), 0)
-        M1 = tl.sum(tl.where((r < 48)[:, None], g, 0.0), 0)
-        steepest = tl.min(tl.minimum(tl.minimum(M0, M - M0), tl.minimum(M1 - M, end - M1)), 0)
-        if steepest > -RANGE:
-            products, L = _centred_products(x, y, G, M0, M1, products, L, DT, PRECISION)
-            until = end[None, :] - G
-        else:
-            products, L = _dyadic_products(x, y, g, products, L, SLICE_K, DT, PRECISION)
-            until = tl.cumsum(g, 0, reverse=True) - g  # the difference above would be one of large sums
-        decay = tl.exp2(G)
-        target = place * (64 * K) + r[:, None] * K + c
+        high, low = _decays(a, stride_a, dt_bias, s, rate, here, SLICE_K, DT)
+        own = _sums(windows, OWN_MIDDLE, high, low, PRECISION)
+        steepest = tl.maximum(steepest, tl.max(tl.abs(own), 1))
+        products, L = _centred_products(x, y, own, windows, high, low, products, L, DT, PRECISION)
+        target = r[:, None] * K + c
+        decay = tl.exp2(_sums(windows, UNTIL_END, high, low, PRECISION))
+        tl.store(Kd + target, (y * decay).to(DT))
+        decay = tl.exp2(_sums(windows, SINCE_START, high, low, PRECISION))
         tl.store(Qd + target, (x * decay).to(DT))
         tl.store(W + target, (y * decay).to(DT))
-        tl.store(Kd + target, (y * tl.exp2(until)).to(DT))
-        tl.store(total + place * K + c, tl.exp2(end))
+        tl.store(total + c + tl.zeros((64, 1), tl.int32), decay, r[:, None] == 63)
 
+    if tl.max(steepest, 0) >= RANGE:  # rare: what was summed is thrown away
+        products, L = _dyadic_products(
+            q, k, a, dt_bias, windows, rate, here, stride_q, stride_k, stride_a, K, SLICE_K, DT, PRECISION
+        )
     tl.store(q_norm + place * 64 + r, tl.rsqrt(qq + EPS) * q_scale)
     tl.store(
         P + place * (64 * 64) + r[:, None] * 64 + r,
         tl.where(r[:, None] >= r[None, :], products, 0.0).to(DT),
     )
+    # (I + βA)⁻¹ β = β (I + Aβ)⁻¹: one factor for the columns of A, one for the rows of the inverse
     rho = tl.rsqrt(kk + EPS)
-    beta = tl.sigmoid(tl.load(b + row * stride_b + head, here, 0.0).to(tl.float32))
-    L = tl.where(r[:, None] > r[None, :], L * (beta * rho)[:, None] * rho[None, :], 0.0)
-    X = _inverse(L, INNER, PRECISION) * rho[:, None] * beta[None, :]
+    written = rho * tl.sigmoid(logit)
+    L = tl.where(r[:, None] > r[None, :], L * (-rho)[:, None] * written[None, :], 0.0)
+    X = _inverse(L, INNER, PRECISION) * written[:, None]
 
     X_u = X.to(DT)
     for s in range(0, V, SLICE_V):
         c = s + tl.arange(0, SLICE_V)
-        x = tl.load(v + row[:, None] * stride_v + head * V + c, here[:, None], 0.0).to(DT)
-        u_at = U + place * (64 * V) + r[:, None] * V + c
-        tl.store(u_at, tl.dot(X_u, x, input_precision=PRECISION).to(DT))
+        x = tl.load(v + r[:, None] * stride_v + c, here[:, None], 0.0).to(DT)
+        tl.store(U + r[:, None] * V + c, tl.dot(X_u, x, input_precision=PRECISION).to(DT))
     X_w = (X * rho[None, :]).to(DT)
     tl.debug_barrier()  # e^G k lies where W will: other threads of this program wrote it
     for s in range(0, K, SLICE_K):
-        w_at = W + place * (64 * K) + r[:, None] * K + s + tl.arange(0, SLICE_K)
+        w_at = W + r[:, None] * K + s + tl.arange(0, SLICE_K)
         x = tl.load(w_at)
         w = tl.dot(X_w, x, input_precision=PRECISION).to(DT)
         tl.debug_barrier()
@@ -201,14 +243,15 @@ def _scan(
     SNAPSHOTS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """BV columns of the state of one sequence and head, along those of its chunks that lie in from_chunk..to_chunk."""
-    sequence, head = tl.program_id(1) // H, tl.program_id(1) % H
+    unit, tile = tl.program_id(0) // (V // BV), tl.program_id(0) % (V // BV)  # tiles of a head at once: it is read once
+    sequence, head = unit // H, unit % H
     own = tl.load(first_chunk + sequence)
     first = tl.maximum(own, from_chunk)
     last = tl.minimum(tl.load(first_chunk + sequence + 1), to_chunk)
     if first >= last:
         return
     begin, end = tl.load(starts + sequence), tl.load(starts + sequence + 1)
-    r, wide, columns = tl.arange(0, 64), tl.arange(0, K), tl.program_id(0) * BV + tl.arange(0, BV)
+    r, wide, columns = tl.arange(0, 64), tl.arange(0, K), tile * BV + tl.arange(0, BV)
     state_at = head * (K * V) + wide[:, None] * V + columns
     held = pool + tl.load(slots + sequence).to(tl.int64) * stride_slot + state_at
     S = tl.load(held)
@@ -258,39 +301,67 @@ def kda_prefill(
     goes on later has the same bits; so has one that is packed with others.
     """
     o = torch.empty(v.shape, dtype=q.dtype, device=q.device)
-    for factors, scan in launches(q, k, v, a, b, A_log, dt_bias, packing, pool, slots, snapshots, o):
-        factors()
-        scan()
+    beside = BESIDE["on"] and q.is_cuda and packing.chunks > BESIDE["chunks"]
+    size = BESIDE["chunks"] if beside else SLICE
+    steps = launches(q, k, v, a, b, A_log, dt_bias, packing, pool, slots, snapshots, o, size, 2 if beside else 1)
+    if beside:
+        _run_beside(steps, q.device)
+    else:
+        for factors, scan in steps:
+            factors()
+            scan()
     return o
+
+
+def _run_beside(steps: Iterator[tuple[Launch, Launch]], device: torch.device) -> None:
+    """Two scratches in turn: factors wait for the scan before the last, whose scratch they overwrite."""
+    here, side = torch.cuda.current_stream(device), _side_stream(device)
+    scanned: list[torch.cuda.Event] = []
+    for n, (factors, scan) in enumerate(steps):
+        if n >= 2:
+            here.wait_event(scanned[n - 2])
+        factors()
+        side.wait_stream(here)
+        with torch.cuda.stream(side):
+            scan()
+        scanned.append(side.record_event())
+    here.wait_stream(side)
+
+
+@cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    """Goes first: a program of the scan needs most of an SM's shared memory and would wait for all factors."""
+    return torch.cuda.Stream(device, priority=-1)
 
 
 def launches(
     q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, A_log: Tensor, dt_bias: Tensor, packing: Packing,
-    pool: Tensor, slots: Tensor, snapshots: tuple[Tensor, Tensor] | None, o: Tensor,
+    pool: Tensor, slots: Tensor, snapshots: tuple[Tensor, Tensor] | None, o: Tensor, size: int, scratches: int,
 ) -> Iterator[tuple[Launch, Launch]]:  # fmt: skip
-    """The two launches of each slice of the packing, in order; they share one scratch."""
+    """The two launches of each slice of ``size`` chunks, in order; the scratches are taken in turn."""
     H, K, V = *q.shape[1:], v.shape[2]
     q, k, v, a = (_rows(x) for x in (q, k, v, a))
     dtype, precision = (torch.float32, "tf32x3") if q.dtype == torch.float32 else (torch.bfloat16, "tf32")
-    table = _snapshot_table(packing, snapshots)
-    columns, stages = _columns(packing.sequences, H, V, q), _stages(dtype, q)
-    scratch = _scratch(min(packing.chunks, SLICE), H, K, V, dtype, q.device)
+    table, windows = _snapshot_table(packing, snapshots), _windows(dtype, q.device)
+    scan = SCAN[_fill(packing.sequences * H * V // 32, q)]
+    columns, stages = min(V, scan["columns"]), _stages(scan["num_stages"], dtype, q)
+    room = [_scratch(min(packing.chunks, size), H, K, V, dtype, q.device) for _ in range(scratches)]
     slice_k, slice_v = min(K, FACTORS["slice_k"]), min(V, FACTORS["slice_v"])
-    for start in range(0, packing.chunks, SLICE):
-        stop = min(start + SLICE, packing.chunks)
+    for start in range(0, packing.chunks, size):
+        stop, scratch = min(start + size, packing.chunks), room[start // size % scratches]
         yield (
             partial(
                 _factors[(H, stop - start)],
-                q, k, v, a, b, A_log, dt_bias, packing.starts, packing.first_chunk, packing.sequence_of, *scratch,
-                start, K**-0.5, q.stride(0), k.stride(0), v.stride(0), a.stride(0), b.stride(0),
+                q, k, v, a, b, A_log, dt_bias, packing.starts, packing.first_chunk, packing.sequence_of, windows,
+                *scratch, start, K**-0.5, q.stride(0), k.stride(0), v.stride(0), a.stride(0), b.stride(0),
                 H, K, V, slice_k, slice_v, *_types(dtype), precision, EPS,
-                num_warps=FACTORS["num_warps"], num_stages=FACTORS["num_stages"],
+                num_warps=FACTORS["num_warps"], num_stages=FACTORS["num_stages"], maxnreg=FACTORS["maxnreg"],
             ),
             partial(
-                _scan[(V // columns, packing.sequences * H)],
+                _scan[(packing.sequences * H * (V // columns),)],
                 *scratch, o, pool, slots, packing.starts, packing.first_chunk, *table,
                 start, stop, pool.stride(0), H, K, V, columns, stages, snapshots is not None, precision,
-                num_warps=SCAN["num_warps"],
+                num_warps=scan["num_warps"],
             ),
         )  # fmt: skip
 
@@ -299,6 +370,24 @@ def _scratch(chunks: int, H: int, K: int, V: int, dtype: torch.dtype, device: to
     """U, W, Qd, Kd, P, total, q_norm of `_factors`."""
     wide = [torch.empty(chunks, H, CHUNK, n, dtype=dtype, device=device) for n in (V, K, K, K, CHUNK)]
     return wide + [torch.empty(chunks, H, n, dtype=torch.float32, device=device) for n in (K, CHUNK)]
+
+
+@cache
+def _windows(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """[17,64,64]: which gates each exponent of a row sums (−1: those after the row), then who meets at a level.
+
+    Made by the first call, which therefore cannot be one that a CUDA graph records; nor can a kernel's first call.
+    """
+    r, j = torch.arange(CHUNK, device=device)[:, None], torch.arange(CHUNK, device=device)[None]
+    windows, meetings = [j <= r, j > r], []
+    own = r // 32 * 32 + 15
+    for middle in (own, torch.full_like(own, 15)):
+        windows.append(((j > middle) & (j <= r)).int() - ((j > r) & (j <= middle)).int())
+    for side in (1, 2, 4, 8, 16, 32):
+        last = r // (2 * side) * (2 * side) + side - 1  # of the earlier half of the row's block
+        windows.append((j > torch.minimum(r, last)) & (j <= torch.maximum(r, last)))
+        meetings.append((r // side == j // side + 1) & (r // side % 2 == 1))
+    return torch.stack([window.to(dtype) for window in (*windows, *meetings, r == j)])
 
 
 def _types(dtype: torch.dtype) -> tuple[tl.dtype, tl.dtype]:
@@ -322,15 +411,15 @@ def _snapshot_table(packing: Packing, snapshots: tuple[Tensor, Tensor] | None) -
     return table.scatter_(0, chunks.long(), numbers), out
 
 
-def _columns(sequences: int, H: int, V: int, like: Tensor) -> int:
-    """Of the state that a program of the scan holds: 32, or 16 where that leaves most of the device idle."""
+def _fill(programs: int, like: Tensor) -> str:
+    """Which scan: where most of the device would be idle its programs are halved. A column's bits stay the same."""
     units = torch.cuda.get_device_properties(like.device).multi_processor_count if like.is_cuda else 1
-    return min(V, 16 if sequences * H * V // 32 <= units // 2 else SCAN["columns"])
+    return "few" if 2 * programs <= units else "some" if programs < 4 * units else "many"
 
 
-def _stages(dtype: torch.dtype, like: Tensor) -> int:
-    """Chunks on their way: three take 198 KB at the 48B's widths on 9.0 and 108 KB before it, two less than 99 KB."""
+def _stages(wanted: int, dtype: torch.dtype, like: Tensor) -> int:
+    """Chunks on their way: three take 198 KB at the 48B's widths on 9.0, 108 KB on 8.0; two fit into 99 KB."""
     if dtype == torch.float32:
         return 1
-    roomy = not like.is_cuda or torch.cuda.get_device_properties(like.device).shared_memory_per_block_optin > 160 * 1024
-    return SCAN["num_stages"] if roomy else 2
+    roomy = not like.is_cuda or torch.cuda.get_device_capability(like.device) in ((8, 0), (9, 0), (10, 0), (10, 3))
+    return wanted if roomy else min(wanted, 2)
