@@ -107,6 +107,7 @@ def active_bytes(model: KimiLinear, batch: int = 1) -> int:
     for layer in model.layers:
         for x in tensors(layer):
             total += int(x.nbytes * chosen / len(x)) if x.dim() == 3 and len(x) > E else x.nbytes
+        total -= layer.mixer.gates.nbytes // 2 if layer.recurrent else 0  # type: ignore[union-attr]  # zeros
     return total
 
 

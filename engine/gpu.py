@@ -144,11 +144,11 @@ def _mixed(parts: list[Tensor], rows: int) -> Tensor:
 @dataclass(frozen=True)
 class Kda:
     heads: int
+    head_dim: int
     eps: float
     inward: Tensor  # [3C + K + K + H, D] and padding: q, k, v, f_a, g_a, b
     conv: Tensor  # [3C, W]
-    f_b: Tensor  # [C, K]
-    g_b: Tensor  # [C, K]
+    gates: Tensor  # [2C, 2K]: f_b, then g_b, zeros beside each: a launch less is worth more than the zeros cost
     A_log: Tensor  # [H] fp32
     dt_bias: Tensor  # [C] fp32
     o_norm: Tensor  # [K]
@@ -156,15 +156,17 @@ class Kda:
 
     @classmethod
     def of(cls, kda: "plain.Kda") -> "Kda":
-        matrices = (kda.inward.plain, kda.conv.contiguous(), kda.f_b.plain, kda.g_b.plain)
-        return cls(kda.heads, kda.eps, *matrices, kda.A_log, kda.dt_bias, kda.o_norm, kda.o_proj.plain)
+        matrices = (kda.inward.plain, kda.conv.contiguous(), torch.block_diag(kda.f_b.plain, kda.g_b.plain))
+        vectors = (kda.A_log, kda.dt_bias, kda.o_norm)
+        return cls(kda.heads, kda.head_dim, kda.eps, *matrices, *vectors, kda.o_proj.plain)
 
     def forward(self, u: Tensor, pieces: Pieces, states: StateRows) -> Tensor:
         """u [T,D] -> [T,D]. The pieces' rows of ``states`` are advanced in place."""
-        C, K, H = self.f_b.shape[0], self.f_b.shape[1], self.heads
-        edges = [3 * C, 3 * C + K, 3 * C + 2 * K, 3 * C + 2 * K + H]
-        raw, f, z, b, _ = linear(u, self.inward, pieces.fixed).tensor_split(edges, 1)
-        a, gate = linear(f, self.f_b, pieces.fixed), linear(z, self.g_b, pieces.fixed)
+        K, H = self.head_dim, self.heads
+        C = H * K
+        edges = [3 * C, 3 * C + 2 * K, 3 * C + 2 * K + H]
+        raw, low, b, _ = linear(u, self.inward, pieces.fixed).tensor_split(edges, 1)
+        a, gate = linear(low, self.gates, pieces.fixed).chunk(2, 1)
         parts = []
         for group in pieces.groups:
             mix, at = self._decode if group is pieces.singles else self._read, group.rows
@@ -178,7 +180,7 @@ class Kda:
         )
 
     def _read(self, raw: Tensor, a: Tensor, b: Tensor, gate: Tensor, group: Group, states: StateRows) -> Tensor:
-        H, K = self.heads, self.f_b.shape[1]
+        H, K = self.heads, self.head_dim
         mixed = ops.short_conv(raw, self.conv, group.packing, states.conv, group.slots)
         q, k, v = (x.view(-1, H, K) for x in mixed.chunk(3, 1))
         rates = (self.A_log, self.dt_bias)
