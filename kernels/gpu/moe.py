@@ -163,9 +163,12 @@ def _fitting(rows: int, tiles: Tiles, matrices: int, like: Tensor) -> Tiles:
 
 
 def _weights(w: Tensor, tiles: Tiles) -> tuple[Tensor | TensorDescriptor, bool]:
-    """All experts' rows as one matrix; described, where the GPU has an engine that copies tiles of such a matrix."""
+    """All experts' rows as one matrix; described, where the GPU has an engine that copies tiles of such a matrix.
+
+    Not in fp32, whose products are taken without tensor cores.
+    """
     rows = w.flatten(0, 1)
-    fits = w.shape[-1] * w.element_size() % 16 == 0 and w.data_ptr() % 16 == 0
+    fits = w.element_size() == 2 and w.shape[-1] % 8 == 0 and w.data_ptr() % 16 == 0
     if DESCRIBE and fits and (not w.is_cuda or _capability(w.device) >= 9):
         return TensorDescriptor.from_tensor(rows, [tiles.columns, tiles.depth]), True
     return rows, False
