@@ -109,7 +109,7 @@ def moe_case(layer: Layer, x: Tensor, indices: Tensor, weights: Tensor) -> Case:
     }
     if rows == 1:
         impls["torch mv"] = lambda: moe_single(x, wide, weights, layer.w1, layer.w3, layer.w2)
-    if rows in (8, 64):  # beside the rule's choice
+    if rows in (1, 8, 64):  # beside the rule's choice
         impls["shiori pairs"] = lambda: ours.moe_pairs(x, indices, weights, layer.w13, layer.w2)
         impls["shiori grouped"] = lambda: ours.moe_grouped(x, indices, weights, layer.w13, layer.w2)
     return Case(

@@ -25,6 +25,8 @@ SECONDS = 60  # of trials; what is left out is said
 Trial = dict[str, Any]  # constants that are set otherwise
 PAIRS: list[Trial] = [
     {},
+    {"EARLY": False},
+    {"AHEAD": False},
     *({"PAIR_UP": Gemv(*g)} for g in [(16, 256, 4, 3), (8, 256, 4, 4), (8, 256, 4, 6), (4, 512, 4, 4)]),
     *({"PAIR_DOWN": Gemv(*g)} for g in [(2, 1024, 4, 4), (4, 512, 4, 5), (8, 512, 4, 4), (2, 1024, 2, 4)]),
 ]

@@ -14,9 +14,13 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-DESCRIBE = True
+DESCRIBE = True  # from 9.0 on: tiles of weights come by the GPU's copy engine
+EARLY = True  # from 9.0 on: the launches for few rows overlap
+AHEAD = True  # with EARLY: w13's launch calls w2 into the L2 cache
+L2 = 40e6  # bytes of it that may be called
 FEW_ROWS = 8  # up to here rows that share an expert read it twice, which costs less than sorting
 SLICE = 256  # columns of x whose products are summed before the slices are: the router's order of summation
 FEW_ROUTED = 256  # rows; up to here a slice has its own program
@@ -64,17 +68,17 @@ def route(
     each = 1 if few else slices
     experts_tile, rows_tile, warps = (64, 16, 4) if few else (128, 64, 8)
     logits = torch.empty(slices // each, rows, experts, dtype=torch.float32, device=x.device)
-    grid = (triton.cdiv(experts, experts_tile), triton.cdiv(rows, rows_tile), slices // each)
+    grid, early = (triton.cdiv(experts, experts_tile), triton.cdiv(rows, rows_tile), slices // each), _early(x.device)
     _logits[grid](
         x, gate_weight, logits, rows, x.stride(0), width, experts, each, SLICE, experts_tile, rows_tile,
-        _step(64, x), num_warps=warps, num_stages=4,
+        _step(64, x), early, num_warps=warps, num_stages=4, **_launch(early),
     )  # fmt: skip
     indices = torch.empty(rows, top_k + shared, dtype=torch.int32, device=x.device)
     weights = torch.empty(rows, top_k + shared, dtype=torch.float32, device=x.device)
     _select[(rows,)](
         logits, bias, indices, weights, rows, scale, experts, triton.next_power_of_2(experts), top_k,
-        shared,
-        triton.next_power_of_2(top_k + shared), slices // each, renormalize, num_warps=1,
+        shared, triton.next_power_of_2(top_k + shared), slices // each, renormalize, early, num_warps=1,
+        **_launch(early),
     )  # fmt: skip
     return indices, weights
 
@@ -98,14 +102,15 @@ def moe_pairs(
     (rows, top_k), (_, width, inner) = indices.shape, w2.shape
     y = torch.empty_like(x) if out is None else out
     hidden = torch.empty(rows * top_k, inner, dtype=x.dtype, device=x.device)
-    up, down = PAIR_UP, PAIR_DOWN
+    up, down, early = PAIR_UP, PAIR_DOWN, _early(x.device)
+    ahead = _bytes_ahead(w2, rows * top_k, triton.cdiv(inner, up.lines)) if early else 0
     _pair_up[(triton.cdiv(inner, up.lines), rows * top_k)](
-        x.contiguous(), indices, w13, hidden, top_k, width, inner, up.lines, _step(up.depth, x), up.stages,
-        num_warps=up.warps,
+        x.contiguous(), indices, w13, w2, hidden, top_k, width, inner, up.lines, _step(up.depth, x), up.stages, early,
+        ahead, num_warps=up.warps, **_launch(early),
     )  # fmt: skip
     _pair_down[(triton.cdiv(width, down.lines), rows)](
         hidden, indices, weights, w2, y, y.stride(0), top_k, width, inner, out is not None, down.lines,
-        _step(down.depth, x), down.stages, num_warps=down.warps,
+        _step(down.depth, x), down.stages, early, num_warps=down.warps, **_launch(early),
     )  # fmt: skip
     return y
 
@@ -160,9 +165,12 @@ def _fitting(rows: int, tiles: Tiles, matrices: int, like: Tensor) -> Tiles:
 
 
 def _weights(w: Tensor, tiles: Tiles) -> tuple[Tensor | TensorDescriptor, bool]:
-    """All experts' rows as one matrix; described, where the GPU has an engine that copies tiles of such a matrix."""
+    """All experts' rows as one matrix; described, where the GPU has an engine that copies tiles of such a matrix.
+
+    Not in fp32, whose products are taken without tensor cores.
+    """
     rows = w.flatten(0, 1)
-    fits = w.shape[-1] * w.element_size() % 16 == 0 and w.data_ptr() % 16 == 0
+    fits = w.element_size() == 2 and w.shape[-1] % 8 == 0 and w.data_ptr() % 16 == 0
     if DESCRIBE and fits and (not w.is_cuda or _capability(w.device) >= 9):
         return TensorDescriptor.from_tensor(rows, [tiles.columns, tiles.depth]), True
     return rows, False
@@ -171,6 +179,23 @@ def _weights(w: Tensor, tiles: Tiles) -> tuple[Tensor | TensorDescriptor, bool]:
 @cache
 def _capability(device: torch.device) -> int:
     return torch.cuda.get_device_capability(device)[0]
+
+
+def _early(device: torch.device) -> bool:
+    return EARLY and device.type == "cuda" and _capability(device) >= 9
+
+
+def _launch(early: bool) -> dict[str, bool]:
+    """The interpreter knows no such option."""
+    return {"launch_pdl": True} if early else {}
+
+
+def _bytes_ahead(w2: Tensor, pairs: int, programs: int) -> int:
+    """Bytes of an expert's w2 that each of 128 threads calls; 0 if the L2 cache could not keep what all pairs call."""
+    size = w2[0].numel() * w2.element_size()
+    if not AHEAD or pairs * size > L2 or size % 16 or w2.data_ptr() % 16:
+        return 0
+    return max(16, triton.next_power_of_2(triton.cdiv(size, 128 * programs)))
 
 
 def _step(depth: int, like: Tensor) -> int:
@@ -205,7 +230,7 @@ def _swiglu(gate, up):
 @triton.jit
 def _logits(
     x, weight, logits, rows, stride, D: tl.constexpr, E: tl.constexpr, SLICES: tl.constexpr, SLICE: tl.constexpr,
-    EXPERTS: tl.constexpr, ROWS: tl.constexpr, DEPTH: tl.constexpr,
+    EXPERTS: tl.constexpr, ROWS: tl.constexpr, DEPTH: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """Some slices' share of x·Wᵀ. The experts stand first in the product: a tensor core wants 64 rows there, of these
     there are enough."""
@@ -215,6 +240,7 @@ def _logits(
     weights = weight + tl.minimum(experts, E - 1) * D
     inputs = x + tl.minimum(tokens, rows - 1).to(tl.int64) * stride
     total = tl.zeros([EXPERTS, ROWS], dtype=tl.float32)
+    _follow(EARLY)
     for s in range(first, first + SLICES):
         part = tl.zeros([EXPERTS, ROWS], dtype=tl.float32)
         for at in range(0, SLICE, DEPTH):
@@ -229,11 +255,12 @@ def _logits(
 @triton.jit
 def _select(
     logits, bias, indices, weights, rows, scale, E: tl.constexpr, WIDE: tl.constexpr, TOP: tl.constexpr,
-    SHARED: tl.constexpr, TOPS: tl.constexpr, SLICES: tl.constexpr, RENORMALIZE: tl.constexpr,
+    SHARED: tl.constexpr, TOPS: tl.constexpr, SLICES: tl.constexpr, RENORMALIZE: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """A row's choice, by one warp: the best, then the best of the others."""
     token = tl.program_id(0)
     expert, place = tl.arange(0, WIDE), tl.arange(0, TOPS)
+    _follow(EARLY)
     total = tl.zeros([WIDE], dtype=tl.float32)
     for s in tl.static_range(SLICES):
         total += tl.load(logits + (s * rows + token).to(tl.int64) * E + expert, mask=expert < E, other=0.0)
@@ -241,13 +268,15 @@ def _select(
     value = scores + tl.load(bias + expert, mask=expert < E, other=0.0).to(tl.float32)
     # NaN is never chosen before a number, and an expert that does not exist never at all: its weights would be read
     value = tl.where((expert < E) & (value == value), value, float("-inf"))
-    chosen = tl.zeros([TOPS], dtype=tl.int32)
-    share = tl.zeros([TOPS], dtype=tl.float32)
+    order = value.to(tl.int32, bitcast=True)  # integers in the order of the numbers: a warp compares these at once
+    order = order ^ ((order >> 31) & 0x7FFFFFFF)
+    chosen, share = tl.zeros([TOPS], dtype=tl.int32), tl.zeros([TOPS], dtype=tl.int32)
     for j in tl.static_range(TOP):
-        best = tl.argmax(value, 0, tie_break_left=True)
+        best = tl.min(tl.where(order == tl.max(order), expert, WIDE))
         chosen = tl.where(place == j, best, chosen)
-        share = tl.where(place == j, tl.sum(tl.where(expert == best, scores, 0.0)), share)
-        value = tl.where(expert == best, float("-inf"), value)
+        share = tl.where(place == j, tl.sum(tl.where(expert == best, scores.to(tl.int32, bitcast=True), 0)), share)
+        order = tl.where(expert == best, -(2**31), order)
+    share = share.to(tl.float32, bitcast=True)
     if RENORMALIZE:
         share = share / (tl.sum(share) + 1e-20)
     chosen, share = tl.where(place < TOP, chosen, E + place - TOP), tl.where(place < TOP, share * scale, 1.0)
@@ -256,11 +285,35 @@ def _select(
 
 
 @triton.jit
+def _follow(EARLY: tl.constexpr):
+    """Launched before the launch before has ended: lets the next one come as early, then waits for what was written."""
+    if EARLY:
+        gdc_launch_dependents()
+        gdc_wait()
+
+
+@triton.jit
+def _call(start, size, PIECE: tl.constexpr, PIECES: tl.constexpr):
+    """Has this program's share of the size bytes at start brought into the L2 cache, and waits for none of it."""
+    piece = tl.program_id(0) * PIECES + tl.arange(0, PIECES)
+    tl.inline_asm_elementwise(
+        "{ .reg .pred p; setp.ne.s32 p, $2, 0; @p cp.async.bulk.prefetch.L2.global [$1], $3; mov.s32 $0, 0; }",
+        "=r,l,r,n",
+        [start.to(tl.int64, bitcast=True) + piece * PIECE, (piece * PIECE + PIECE <= size).to(tl.int32), PIECE],
+        dtype=tl.int32, is_pure=False, pack=1,
+    )  # fmt: skip
+
+
+@triton.jit
 def _pair_up(
-    x, indices, w13, hidden, TOP: tl.constexpr, D: tl.constexpr, INNER: tl.constexpr, LINES: tl.constexpr,
-    DEPTH: tl.constexpr, STAGES: tl.constexpr,
+    x, indices, w13, w2, hidden, TOP: tl.constexpr, D: tl.constexpr, INNER: tl.constexpr, LINES: tl.constexpr,
+    DEPTH: tl.constexpr, STAGES: tl.constexpr, EARLY: tl.constexpr, AHEAD: tl.constexpr,
 ):  # fmt: skip
-    """Some of a pair's hidden row. A sum runs apart in every column of a step, to the end."""
+    """Some of a pair's hidden row. A sum runs apart in every column of a step, to the end.
+
+    Then, while the last sums and the next launch would leave the memory idle, w2 is called.
+    """
+    _follow(EARLY)
     pair = tl.program_id(1)
     expert = tl.load(indices + pair).to(tl.int64)
     both = tl.arange(0, 2 * LINES)  # gate and up in turn
@@ -272,6 +325,8 @@ def _pair_up(
         d = at + tl.arange(0, DEPTH)
         w, a = _columns(weights, d, D, DEPTH), _columns(inputs, d, D, DEPTH)
         total += w.to(tl.float32) * a.to(tl.float32)
+    if AHEAD:
+        _call(w2 + expert * (D * INNER), D * INNER * (w2.dtype.element_ty.primitive_bitwidth // 8), AHEAD, 128)
     inner = tl.program_id(0) * LINES + tl.arange(0, LINES)
     gate, up = tl.split(tl.reshape(tl.sum(total, 1), [LINES, 2]))
     tl.store(hidden + pair * INNER + inner, _swiglu(gate, up), mask=inner < INNER)
@@ -280,9 +335,10 @@ def _pair_up(
 @triton.jit
 def _pair_down(
     hidden, indices, weights, w2, y, stride, TOP: tl.constexpr, D: tl.constexpr, INNER: tl.constexpr,
-    ADD: tl.constexpr, LINES: tl.constexpr, DEPTH: tl.constexpr, STAGES: tl.constexpr,
+    ADD: tl.constexpr, LINES: tl.constexpr, DEPTH: tl.constexpr, STAGES: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """Some columns of a row of y, expert after expert. A sum runs apart in every column of a step, as above."""
+    _follow(EARLY)
     token = tl.program_id(1)
     d = tl.program_id(0) * LINES + tl.arange(0, LINES)
     lines = w2 + tl.minimum(d, D - 1) * INNER
