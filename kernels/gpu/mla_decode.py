@@ -1,4 +1,4 @@
-"""One new row of latent attention for each of many sequences, over paged latents: the absorbed form, split over the SMs.
+"""One new row of latent attention for each of many sequences over paged latents: the absorbed form, split over SMs.
 
 A program reads a split of one sequence's latents once and serves up to 32 heads with it: scores and values alike come
 from the tile in shared memory. Keys lie on the M side of both products (a transposed softmax), for the tensor cores of
@@ -18,8 +18,9 @@ from kernels.gpu.packing import Packing
 SPLITS = 132  # at most, of one sequence: one for each SM of an H200
 STEP = 64  # tokens; a split is a multiple of it
 SHORTEST = 256  # tokens of a split: below, its partial sums are more bytes than its latents
-KEYS, STAGES, WARPS = 64, 2, 8  # of the reading kernel: 184 KB of shared memory at the size of the 48B
-SMALL = (16, 2, 4)  # the same where a block may have less than that, and for fp32
+KEYS, STAGES, WARPS = 64, 2, 4  # of the reading kernel: 184 KB of shared memory at the size of the 48B
+AHEAD = 2  # tiles, of which the lines are asked into the L2 cache before they are copied to shared memory
+SMALL, WIDEST = (16, 2, 4), (16, 1, 8)  # the same where a block may have less than that; for fp32
 HEADS = 32  # heads that one program serves
 
 
@@ -96,9 +97,9 @@ def _read(query: Tensor, shared: Tensor, pages: Tensor, tables: Tensor, lengths:
     rule = {"SPLITS": SPLITS, "STEP": STEP, "SHORTEST": SHORTEST, "HEADS": head}
     _read_split[(batch, splits, blocks)](
         query, shared, pages, tables, lengths, parts, peaks, masses, scale * math.log2(math.e), splits, heads,
-        *shared.stride()[:2], *pages.stride()[:2], tables.stride(0), RANK=rank, WIDE=wide, SHARED=shared.shape[2],
-        WIDE_SHARED=triton.next_power_of_2(max(shared.shape[2], 16)), PAGE=pages.shape[1], KEYS=keys, STAGES=stages,
-        **rule, num_warps=warps,
+        *shared.stride()[:2], pages.stride(0), tables.stride(0), TOKEN=pages.stride(1), RANK=rank, WIDE=wide,
+        SHARED=shared.shape[2], WIDE_SHARED=triton.next_power_of_2(max(shared.shape[2], 16)), PAGE=pages.shape[1],
+        KEYS=keys, STAGES=stages, AHEAD=AHEAD if pages.is_cuda else 0, **rule, num_warps=warps,
     )  # fmt: skip
     read = torch.empty_like(query)
     slice_, together = min(wide, 128 // head), min(triton.next_power_of_2(splits), 32)
@@ -113,8 +114,10 @@ def _tile(pages: Tensor, wide: int) -> tuple[int, int, int]:
     """(keys, stages, warps) that fit into shared memory; a tile lies in one page."""
     keys, stages, warps = KEYS, STAGES, WARPS
     if pages.is_cuda and wide > 128:
-        limit = torch.cuda.get_device_properties(pages.device).shared_memory_per_block_optin
-        if pages.element_size() > 2 or limit < 200 * 1024:
+        limit = torch.cuda.get_device_properties(pages.device).shared_memory_per_block_optin  # type: ignore[attr-defined]
+        if pages.element_size() > 2:
+            keys, stages, warps = WIDEST
+        elif limit < 200 * 1024:
             keys, stages, warps = SMALL
     return min(keys, pages.shape[1]), stages, warps
 
@@ -128,9 +131,9 @@ def _split_length(length, SPLITS: tl.constexpr, STEP: tl.constexpr, SHORTEST: tl
 @triton.jit
 def _read_split(
     query, shared, pages, tables, lengths, parts, peaks, masses, scale, splits, heads, shared_row, shared_head,
-    page_stride, token_stride, table_stride, RANK: tl.constexpr, WIDE: tl.constexpr, SHARED: tl.constexpr,
-    WIDE_SHARED: tl.constexpr, PAGE: tl.constexpr, KEYS: tl.constexpr, STAGES: tl.constexpr, SPLITS: tl.constexpr,
-    STEP: tl.constexpr, SHORTEST: tl.constexpr, HEADS: tl.constexpr,
+    page_stride, table_stride, TOKEN: tl.constexpr, RANK: tl.constexpr, WIDE: tl.constexpr, SHARED: tl.constexpr,
+    WIDE_SHARED: tl.constexpr, PAGE: tl.constexpr, KEYS: tl.constexpr, STAGES: tl.constexpr, AHEAD: tl.constexpr,
+    SPLITS: tl.constexpr, STEP: tl.constexpr, SHORTEST: tl.constexpr, HEADS: tl.constexpr,
 ):  # fmt: skip
     """Keys x heads: the scores are [KEYS,HEADS], the values [WIDE,HEADS], WIDE = R up to a power of two."""
     sequence, split, block = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
@@ -154,17 +157,23 @@ def _read_split(
     )  # fmt: skip
 
     peak = tl.full([HEADS], float("-inf"), tl.float32)
-    mass = tl.zeros([HEADS], tl.float32)
+    mass = tl.zeros([KEYS, HEADS], tl.float32)  # a sum for each place in a tile: added up once, at the end
     acc = tl.zeros([WIDE, HEADS], tl.float32)
     key = tl.arange(0, KEYS)
     table = tables + sequence * table_stride
+    # A page is looked up a round before it is needed, else every tile waits for two reads in a row.
     page = tl.load(table + first // PAGE)
+    later_page = _page_at(table, first + AHEAD * KEYS, stop, PAGE)
     for start in tl.range(first, stop, KEYS, num_stages=STAGES):
-        tile = pages + page.to(tl.int64) * page_stride + (start % PAGE) * token_stride
-        # The next tile's page is looked up a round before it is needed, else every tile waits for two reads in a row.
-        page = tl.load(table + (start + KEYS) // PAGE, mask=start + KEYS < stop, other=0)
+        if AHEAD:
+            later = start + AHEAD * KEYS
+            later_tile = pages + later_page.to(tl.int64) * page_stride + (later % PAGE) * TOKEN
+            _into_l2(later_tile + key[:, None] * TOKEN, (later + key < stop)[:, None], RANK + SHARED)
+            later_page = _page_at(table, later + KEYS, stop, PAGE)
+        tile = pages + page.to(tl.int64) * page_stride + (start % PAGE) * TOKEN
+        page = _page_at(table, start + KEYS, stop, PAGE)
         inside = (start + key < stop)[:, None]  # what lies behind the last token may be NaN
-        rows = tile + key[:, None] * token_stride
+        rows = tile + key[:, None] * TOKEN
         latents = tl.load(rows + column[None, :], mask=inside & there[None, :], other=0.0)
         tails = tl.load(rows + RANK + column_shared[None, :], mask=inside & there_shared[None, :], other=0.0)
         scores = tl.dot(latents, tl.trans(q), input_precision="ieee")
@@ -173,14 +182,35 @@ def _read_split(
         new_peak = tl.maximum(peak, tl.max(scores, 0))  # finite: a tile has a key
         p = tl.exp2(scores - new_peak[None, :])
         fade = tl.exp2(peak - new_peak)
-        mass = mass * fade + tl.sum(p, 0)
+        mass = mass * fade[None, :] + p
         acc = tl.dot(tl.trans(latents), p.to(latents.dtype), acc * fade[None, :], input_precision="ieee")
         peak = new_peak
 
     part = (sequence * splits + split) * tl.num_programs(2) + block
     tl.store(parts + part * (WIDE * HEADS) + column[:, None] * HEADS + tl.arange(0, HEADS)[None, :], acc)
     tl.store(peaks + part * HEADS + tl.arange(0, HEADS), peak)
-    tl.store(masses + part * HEADS + tl.arange(0, HEADS), mass)
+    tl.store(masses + part * HEADS + tl.arange(0, HEADS), tl.sum(mass, 0))
+
+
+@triton.jit
+def _page_at(table, token, stop, PAGE: tl.constexpr):
+    return tl.load(table + token // PAGE, mask=token < stop, other=0)
+
+
+@triton.jit
+def _into_l2(rows, inside, WIDTH: tl.constexpr):
+    """Asks for the lines that hold WIDTH numbers from each pointer of rows [n,1] on. Triton's pipeline has loads under
+    way as far as shared memory goes, and that is one tile short of the memory's latency."""
+    LINE: tl.constexpr = 128 // (rows.dtype.element_ty.primitive_bitwidth // 8)
+    line = (tl.arange(0, triton.next_power_of_2(triton.cdiv(WIDTH, LINE))) * LINE)[None, :]
+    tl.inline_asm_elementwise(
+        "{ .reg .pred p; setp.ne.b32 p, $2, 0; @p prefetch.global.L2 [$1]; mov.b32 $0, 0; }",
+        "=r,l,r",
+        [rows + line, (inside & (line < WIDTH)).to(tl.int32)],
+        dtype=tl.int32,
+        is_pure=False,
+        pack=1,
+    )
 
 
 @triton.jit
