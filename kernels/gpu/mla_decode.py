@@ -22,6 +22,7 @@ KEYS, STAGES, WARPS = 64, 2, 4  # of the reading kernel: 184 KB of shared memory
 AHEAD = 2  # tiles, of which the lines are asked into the L2 cache before they are copied to shared memory
 SMALL, WIDEST = (16, 2, 4), (16, 1, 8)  # the same where a block may have less than that; for fp32
 HEADS = 32  # heads that one program serves
+TOGETHER = 32  # splits that the combining kernel adds in one round
 
 
 def mla_decode(q: Tensor, pages: Tensor, tables: Tensor, lengths: Tensor, kv_b: Tensor, value_dim: int) -> Tensor:
@@ -102,7 +103,7 @@ def _read(query: Tensor, shared: Tensor, pages: Tensor, tables: Tensor, lengths:
         KEYS=keys, STAGES=stages, AHEAD=AHEAD if pages.is_cuda else 0, **rule, num_warps=warps,
     )  # fmt: skip
     read = torch.empty_like(query)
-    slice_, together = min(wide, 128 // head), min(triton.next_power_of_2(splits), 32)
+    slice_, together = min(wide, 128 // head), min(triton.next_power_of_2(splits), TOGETHER)
     _combine[(triton.cdiv(rank, slice_), batch, blocks)](
         parts, peaks, masses, lengths, read, splits, heads, RANK=rank, WIDE=wide, SLICE=slice_, TOGETHER=together,
         **rule, num_warps=4,
@@ -114,10 +115,10 @@ def _tile(pages: Tensor, wide: int) -> tuple[int, int, int]:
     """(keys, stages, warps) that fit into shared memory; a tile lies in one page."""
     keys, stages, warps = KEYS, STAGES, WARPS
     if pages.is_cuda and wide > 128:
-        limit = torch.cuda.get_device_properties(pages.device).shared_memory_per_block_optin  # type: ignore[attr-defined]
+        device = torch.cuda.get_device_properties(pages.device)
         if pages.element_size() > 2:
             keys, stages, warps = WIDEST
-        elif limit < 200 * 1024:
+        elif device.shared_memory_per_block_optin < 200 * 1024:  # type: ignore[attr-defined]
             keys, stages, warps = SMALL
     return min(keys, pages.shape[1]), stages, warps
 

@@ -16,6 +16,7 @@ def short_splits(monkeypatch):
     """Many splits of short sequences. On the GPU the shortest split keeps its length for the true sizes."""
     monkeypatch.setattr(op, "SHORTEST", 64)
     monkeypatch.setattr(op, "SPLITS", 5)
+    monkeypatch.setattr(op, "TOGETHER", 2)
 
 
 def decode(paged: Paged, q: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
