@@ -114,11 +114,11 @@ def _read(query: Tensor, shared: Tensor, pages: Tensor, tables: Tensor, lengths:
 def _tile(pages: Tensor, wide: int) -> tuple[int, int, int]:
     """(keys, stages, warps) that fit into shared memory; a tile lies in one page."""
     keys, stages, warps = KEYS, STAGES, WARPS
-    if pages.is_cuda and wide > 128:
+    if pages.is_cuda and pages.element_size() > 2:
+        keys, stages, warps = WIDEST
+    elif pages.is_cuda and wide > 128:
         device = torch.cuda.get_device_properties(pages.device)
-        if pages.element_size() > 2:
-            keys, stages, warps = WIDEST
-        elif device.shared_memory_per_block_optin < 200 * 1024:  # type: ignore[attr-defined]
+        if device.shared_memory_per_block_optin < 200 * 1024:  # type: ignore[attr-defined]
             keys, stages, warps = SMALL
     return min(keys, pages.shape[1]), stages, warps
 

@@ -104,27 +104,38 @@ def _expand_kernel(
     inside = first + key < length  # what lies behind the last token may be NaN
     page = tl.load(tables + sequence * table_stride + (first + key) // PAGE, mask=inside, other=0)
     latents = pages + page.to(tl.int64) * page_stride + ((first + key) % PAGE) * TOKEN
-    part = tl.program_id(0) % PARTS
     head = tl.program_id(0) // PARTS
     if head == HEADS:
-        column = tl.arange(0, WIDE_SHARED)
-        mine = inside[:, None] & (column < SHARED)[None, :]
-        tail = tl.load(latents[:, None] + RANK + column[None, :], mask=mine, other=0.0)
-        place = (sequence * keys + key)[:, None] * SHARED + column[None, :]
-        tl.store(shared + place, tail, mask=(column < SHARED)[None, :])
+        rows = shared + (sequence * keys + key)[:, None] * SHARED
+        _copy_shared(latents + RANK, inside, rows, SHARED, WIDE_SHARED)
     else:
-        column = part * COLUMNS + tl.arange(0, COLUMNS)
-        there = column < OUT
+        column = tl.program_id(0) % PARTS * COLUMNS + tl.arange(0, COLUMNS)
+        rows = expanded + ((sequence * HEADS + head) * keys + key)[:, None] * OUT
         weights = kv_b + head.to(tl.int64) * w_head + column[None, :] * w_out
-        acc = tl.zeros([TILE, COLUMNS], tl.float32)
-        for begin in tl.range(0, RANK, INNER, num_stages=STAGES):
-            inner = begin + tl.arange(0, INNER)
-            a = tl.load(latents[:, None] + inner[None, :], mask=inside[:, None] & (inner < RANK)[None, :], other=0.0)
-            mine = (inner < RANK)[:, None] & there[None, :]
-            b = tl.load(weights + inner[:, None] * w_in, mask=mine, other=0.0)
-            acc = tl.dot(a, b, acc, input_precision="ieee")
-        place = ((sequence * HEADS + head) * keys + key)[:, None] * OUT + column[None, :]
-        tl.store(expanded + place, acc.to(expanded.dtype.element_ty), mask=there[None, :])
+        _multiply(latents, inside, weights, w_in, rows, column, RANK, OUT, INNER, STAGES)
+
+
+@triton.jit
+def _copy_shared(tails, inside, rows, SHARED: tl.constexpr, WIDE_SHARED: tl.constexpr):
+    column = tl.arange(0, WIDE_SHARED)
+    there = (column < SHARED)[None, :]
+    tail = tl.load(tails[:, None] + column[None, :], mask=inside[:, None] & there, other=0.0)
+    tl.store(rows + column[None, :], tail, there)
+
+
+@triton.jit
+def _multiply(
+    latents, inside, weights, w_in, rows, column, RANK: tl.constexpr, OUT: tl.constexpr, INNER: tl.constexpr,
+    STAGES: tl.constexpr,
+):  # fmt: skip
+    there = (column < OUT)[None, :]
+    acc = tl.zeros([inside.shape[0], column.shape[0]], tl.float32)
+    for begin in tl.range(0, RANK, INNER, num_stages=STAGES):
+        inner = begin + tl.arange(0, INNER)
+        a = tl.load(latents[:, None] + inner[None, :], mask=inside[:, None] & (inner < RANK)[None, :], other=0.0)
+        b = tl.load(weights + inner[:, None] * w_in, mask=(inner < RANK)[:, None] & there, other=0.0)
+        acc = tl.dot(a, b, acc, input_precision="ieee")
+    tl.store(rows + column[None, :], acc.to(rows.dtype.element_ty), there)
 
 
 def _attend(
@@ -230,7 +241,7 @@ def _walk(
         if MASKED:
             scores = tl.where(start + key[None, :] <= last[:, None], scores, float("-inf"))
         new_peak = tl.maximum(peak, tl.max(scores, 1))  # finite: every row sees the sequence's first key
-        p = tl.exp2(tl.fma(scores, tl.full(scores.shape, 1.0, tl.float32) * scale, -(new_peak * scale)[:, None]))
+        p = tl.exp2(tl.fma(scores, scale, -(new_peak * scale)[:, None]))
         fade = tl.exp2((peak - new_peak) * scale)
         mass = tl.fma(mass, fade, tl.sum(p, 1))
         acc = tl.dot(p.to(v.dtype), v, acc * fade[:, None], input_precision="ieee")
