@@ -22,7 +22,7 @@ KEYS, STAGES, WARPS = 64, 2, 4  # of the reading kernel: 184 KB of shared memory
 AHEAD = 2  # tiles, of which the lines are asked into the L2 cache before they are copied to shared memory
 SMALL, WIDEST = (16, 2, 4), (16, 1, 8)  # the same where a block may have less than that; for fp32
 HEADS = 32  # heads that one program serves
-TOGETHER = 32  # splits that the combining kernel adds in one round
+TOGETHER = 32  # splits that the combining kernel adds in one round: the same for all lengths, it is an order of sums
 
 
 def mla_decode(q: Tensor, pages: Tensor, tables: Tensor, lengths: Tensor, kv_b: Tensor, value_dim: int) -> Tensor:
@@ -103,9 +103,9 @@ def _read(query: Tensor, shared: Tensor, pages: Tensor, tables: Tensor, lengths:
         KEYS=keys, STAGES=stages, AHEAD=AHEAD if pages.is_cuda else 0, **rule, num_warps=warps,
     )  # fmt: skip
     read = torch.empty_like(query)
-    slice_, together = min(wide, 128 // head), min(triton.next_power_of_2(splits), TOGETHER)
+    slice_ = min(wide, 128 // head)
     _combine[(triton.cdiv(rank, slice_), batch, blocks)](
-        parts, peaks, masses, lengths, read, splits, heads, RANK=rank, WIDE=wide, SLICE=slice_, TOGETHER=together,
+        parts, peaks, masses, lengths, read, splits, heads, RANK=rank, WIDE=wide, SLICE=slice_, TOGETHER=TOGETHER,
         **rule, num_warps=4,
     )  # fmt: skip
     return read
@@ -164,12 +164,14 @@ def _read_split(
     table = tables + sequence * table_stride
     # A page is looked up a round before it is needed, else every tile waits for two reads in a row.
     page = tl.load(table + first // PAGE)
+    for tiles in tl.static_range(1, AHEAD):
+        soon = first + tiles * KEYS
+        _into_l2(pages, _page_at(table, soon, stop, PAGE), page_stride, soon, stop, TOKEN, PAGE, KEYS, RANK + SHARED)
     later_page = _page_at(table, first + AHEAD * KEYS, stop, PAGE)
     for start in tl.range(first, stop, KEYS, num_stages=STAGES):
         if AHEAD:
             later = start + AHEAD * KEYS
-            later_tile = pages + later_page.to(tl.int64) * page_stride + (later % PAGE) * TOKEN
-            _into_l2(later_tile + key[:, None] * TOKEN, (later + key < stop)[:, None], RANK + SHARED)
+            _into_l2(pages, later_page, page_stride, later, stop, TOKEN, PAGE, KEYS, RANK + SHARED)
             later_page = _page_at(table, later + KEYS, stop, PAGE)
         tile = pages + page.to(tl.int64) * page_stride + (start % PAGE) * TOKEN
         page = _page_at(table, start + KEYS, stop, PAGE)
@@ -199,15 +201,21 @@ def _page_at(table, token, stop, PAGE: tl.constexpr):
 
 
 @triton.jit
-def _into_l2(rows, inside, WIDTH: tl.constexpr):
-    """Asks for the lines that hold WIDTH numbers from each pointer of rows [n,1] on. Triton's pipeline has loads under
-    way as far as shared memory goes, and that is one tile short of the memory's latency."""
-    LINE: tl.constexpr = 128 // (rows.dtype.element_ty.primitive_bitwidth // 8)
+def _into_l2(
+    pages, page, page_stride, start, stop, TOKEN: tl.constexpr, PAGE: tl.constexpr, KEYS: tl.constexpr,
+    WIDTH: tl.constexpr,
+):  # fmt: skip
+    """Asks for the lines that hold a tile. Triton's pipeline has loads under way as far as shared memory goes, and that
+    is one tile short of the memory's latency."""
+    LINE: tl.constexpr = 128 // (pages.dtype.element_ty.primitive_bitwidth // 8)
+    key = tl.arange(0, KEYS)[:, None]
     line = (tl.arange(0, triton.next_power_of_2(triton.cdiv(WIDTH, LINE))) * LINE)[None, :]
+    tile = pages + page.to(tl.int64) * page_stride + (start % PAGE) * TOKEN
+    mine = (start + key < stop) & (line < WIDTH)
     tl.inline_asm_elementwise(
         "{ .reg .pred p; setp.ne.b32 p, $2, 0; @p prefetch.global.L2 [$1]; mov.b32 $0, 0; }",
         "=r,l,r",
-        [rows + line, (inside & (line < WIDTH)).to(tl.int32)],
+        [tile + key * TOKEN + line, mine.to(tl.int32)],
         dtype=tl.int32,
         is_pure=False,
         pack=1,

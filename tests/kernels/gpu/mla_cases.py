@@ -19,6 +19,18 @@ class Shape:
     page: int = 32
 
 
+def poison_new_tensors(monkeypatch) -> None:
+    """What is allocated and not written is NaN."""
+    for owner, name in ((torch, "empty"), (torch, "empty_like"), (torch.Tensor, "new_empty")):
+        plain = getattr(owner, name)
+
+        def poisoned(*args, plain=plain, **named):
+            new = plain(*args, **named)
+            return new.fill_(float("nan")) if new.is_floating_point() else new
+
+        monkeypatch.setattr(owner, name, poisoned)
+
+
 LARGE = Shape(32, 128, 64, 128, 512, 256)  # of the 48B
 
 

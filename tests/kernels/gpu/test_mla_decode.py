@@ -5,18 +5,27 @@ from kernels.gpu import mla_decode as op
 from kernels.gpu.packing import Packing
 from tests.kernels.cases import assert_near
 from tests.kernels.gpu.conftest import ON_GPU
-from tests.kernels.gpu.mla_cases import LARGE, Paged, Shape
+from tests.kernels.gpu.mla_cases import LARGE, Paged, Shape, poison_new_tensors
 
 TOLERANCE = {torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 2.5e-2}
 gpu = pytest.mark.skipif(not ON_GPU, reason="too large for the interpreter")
 
 
+TRUE = {name: getattr(op, name) for name in ("SPLITS", "SHORTEST", "TOGETHER")}
+
+
 @pytest.fixture(autouse=True)
-def short_splits(monkeypatch):
-    """Many splits of short sequences. On the GPU the shortest split keeps its length for the true sizes."""
-    monkeypatch.setattr(op, "SHORTEST", 64)
-    monkeypatch.setattr(op, "SPLITS", 5)
-    monkeypatch.setattr(op, "TOGETHER", 2)
+def many_splits(monkeypatch):
+    """Of short sequences. The tests at the true sizes take them back."""
+    poison_new_tensors(monkeypatch)
+    for name, value in {"SPLITS": 5, "SHORTEST": 64, "TOGETHER": 2}.items():
+        monkeypatch.setattr(op, name, value)
+
+
+@pytest.fixture
+def true_splits(monkeypatch, many_splits):
+    for name, value in TRUE.items():
+        monkeypatch.setattr(op, name, value)
 
 
 def decode(paged: Paged, q: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
@@ -113,14 +122,12 @@ def test_the_pool_may_be_a_layer_of_a_larger_one(device):
 @gpu
 @pytest.mark.parametrize("lengths", [[1, 63, 64, 65, 255, 257, 0, 1000, 5000], [131_072], [33_000] * 8])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_the_size_of_the_48b(dtype, lengths, device, monkeypatch):
-    monkeypatch.undo()
+def test_the_size_of_the_48b(dtype, lengths, device, true_splits):
     check(Paged.of(lengths, LARGE, dtype, device))
 
 
 @gpu
-def test_large_batches_and_graphs(device, monkeypatch):
-    monkeypatch.undo()
+def test_large_batches_and_graphs(device, true_splits):
     paged = Paged.of([700 + 37 * n for n in range(70)], LARGE, torch.bfloat16, device)
     q, lengths = paged.queries(70), paged.device_lengths()
     eager = decode(paged, q, lengths)

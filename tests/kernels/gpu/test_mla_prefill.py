@@ -7,7 +7,7 @@ from kernels.gpu.mla_decode import mla_decode
 from kernels.gpu.packing import Packing
 from tests.kernels.cases import assert_near
 from tests.kernels.gpu.conftest import ON_GPU
-from tests.kernels.gpu.mla_cases import LARGE, Paged, Shape
+from tests.kernels.gpu.mla_cases import LARGE, Paged, Shape, poison_new_tensors
 
 TOLERANCE = {torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 2.5e-2}
 gpu = pytest.mark.skipif(not ON_GPU, reason="too large for the interpreter")
@@ -17,6 +17,7 @@ RAGGED = [(1, 1), (63, 63), (64, 64), (65, 100), (255, 255), (3, 257), (130, 300
 @pytest.fixture(autouse=True)
 def short_rounds(monkeypatch):
     """Several rounds for short sequences."""
+    poison_new_tensors(monkeypatch)
     monkeypatch.setattr(op, "ROUND", 128)
 
 
