@@ -13,14 +13,14 @@ from bench.h200.measuring import errors, graph_ms, place
 from bench.h200.mla_decode import Input, K
 from kernels.gpu import mla_decode as op
 
-CONFIGURATIONS = [  # keys, stages, warps, tiles ahead, splits
-    *[(64, 2, 4, ahead, 132) for ahead in (0, 1, 2, 3)],
-    (64, 2, 8, 2, 132),
-    *[(32, 3, 4, ahead, 264) for ahead in (0, 2)],
-    (32, 4, 4, 2, 132),
-    *[(16, stages, 4, 0, 264) for stages in (4, 5)],
+CONFIGURATIONS = [  # on Hopper's own kernel or not; keys, stages, warps, tiles ahead of the other; splits
+    (True, 64, 2, 4, 0, 132),
+    (True, 64, 2, 4, 0, 128),
+    (False, 64, 2, 4, 0, 132),
+    (False, 64, 2, 4, 1, 132),
+    (False, 32, 3, 4, 0, 264),
 ]
-SHORTEST = [(4 * K, 1), (16 * K, 64)]  # lengths and batches at which the shortest split matters
+USUAL = [(4 * K, 1), (16 * K, 1), (16 * K, 64)]  # lengths and batches at which it matters
 
 
 def main() -> None:
@@ -32,16 +32,29 @@ def main() -> None:
     expected = {case: x.expected() for case, x in inputs.items()}
     records = []
     for setting in CONFIGURATIONS:
-        op.KEYS, op.STAGES, op.WARPS, op.AHEAD, op.SPLITS = setting
-        record: dict = {"keys, stages, warps, ahead, splits": setting}
+        op.HOPPER, op.KEYS, op.STAGES, op.WARPS, op.AHEAD, op.SPLITS = setting
+        record: dict = {"hopper, keys, stages, warps, ahead, splits": setting}
         for case, x in inputs.items():
             record[case] = _one(x, expected[case])
         print(json.dumps(record), flush=True)
         records.append(record)
-    best = min((r for r in records if isinstance(r["128k"], dict)), key=lambda r: r["128k"]["us"])
-    op.KEYS, op.STAGES, op.WARPS, op.AHEAD, op.SPLITS = best["keys, stages, warps, ahead, splits"]
-    records += _shortest()
+    op.HOPPER, op.KEYS, op.STAGES, op.WARPS, op.AHEAD, op.SPLITS = CONFIGURATIONS[0]
+    records += [_apart(case, x) for case, x in inputs.items()] + _usual()
     out.write_text(json.dumps({"place": place(), "records": records}, indent=1) + "\n")
+
+
+def _apart(case: str, x: Input) -> dict:
+    """Each kernel's own time, from the profiler."""
+    for _ in range(3):
+        x.ours()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        for _ in range(10):
+            x.ours()
+        torch.cuda.synchronize()
+    found = {row.key: round(row.device_time_total / row.count, 1) for row in profile.key_averages() if row.count >= 10}
+    record = {"case": case, "us of each kernel, two of _project a run": found}
+    print(json.dumps(record), flush=True)
+    return record
 
 
 def _one(x: Input, expected: tuple[torch.Tensor]) -> dict | str:
@@ -52,14 +65,15 @@ def _one(x: Input, expected: tuple[torch.Tensor]) -> dict | str:
         return f"{type(error).__name__}: {str(error)[:200]}"
 
 
-def _shortest() -> list[dict]:
-    """With the best tile: a short split serves a batch of 1, a long one a large batch."""
+def _usual() -> list[dict]:
+    """Short splits serve a batch of 1, long ones a large batch."""
     records = []
-    for length, batch in SHORTEST:
+    for length, batch in USUAL:
         x = Input.of(batch, length)
         expected = x.expected()
-        for op.SHORTEST in (128, 256, 512, 1024):
-            record = {"shortest": op.SHORTEST, "batch": batch, "length": length, "found": _one(x, expected)}
+        for op.SHORTEST, op.USUAL in ((128, 128), (128, 512), (256, 512), (256, 1024), (512, 1024)):
+            setting = {"shortest": op.SHORTEST, "usual": op.USUAL}
+            record = {"batch": batch, "length": length, **setting, "found": _one(x, expected)}
             print(json.dumps(record), flush=True)
             records.append(record)
     return records

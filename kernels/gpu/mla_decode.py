@@ -7,6 +7,7 @@ only, so its bits are the same in any batch.
 """
 
 import math
+from typing import Any
 
 import torch
 import triton
@@ -17,12 +18,14 @@ from kernels.gpu.packing import Packing
 
 SPLITS = 132  # at most, of one sequence: one for each SM of an H200
 STEP = 64  # tokens; a split is a multiple of it
-SHORTEST = 256  # tokens of a split: below, its partial sums are more bytes than its latents
-KEYS, STAGES, WARPS = 64, 2, 4  # of the reading kernel: 184 KB of shared memory at the size of the 48B
-AHEAD = 2  # tiles, of which the lines are asked into the L2 cache before they are copied to shared memory
+FEW = 32  # splits of a sequence that is not long, until they reach the USUAL length: more serve a single sequence,
+SHORTEST, USUAL = 256, 512  # fewer serve a batch; tokens. The partial sums of a split are the bytes of 57 latents
+HOPPER = True  # the reading kernel of mla_decode_hopper.py where it suits
+KEYS, STAGES, WARPS = 64, 2, 4  # of the reading kernel here: 184 KB of shared memory at the size of the 48B
+AHEAD = 1  # tiles, of which the lines are asked into the L2 cache before they are copied to shared memory
 SMALL, WIDEST = (16, 2, 4), (16, 1, 8)  # the same where a block may have less than that; for fp32
 HEADS = 32  # heads that one program serves
-TOGETHER = 32  # splits that the combining kernel adds in one round: the same for all lengths, it is an order of sums
+TOGETHER = 64  # splits that the combining kernel adds in one round: the same for all lengths, it is an order of sums
 
 
 def mla_decode(q: Tensor, pages: Tensor, tables: Tensor, lengths: Tensor, kv_b: Tensor, value_dim: int) -> Tensor:
@@ -91,16 +94,16 @@ def _read(query: Tensor, shared: Tensor, pages: Tensor, tables: Tensor, lengths:
     batch, heads, rank = query.shape
     head = min(max(triton.next_power_of_2(heads), 16), HEADS)
     wide, blocks = triton.next_power_of_2(max(rank, 16)), triton.cdiv(heads, head)
-    splits = min(SPLITS, triton.cdiv(tables.shape[1] * pages.shape[1], SHORTEST))
+    room = tables.shape[1] * pages.shape[1]
+    splits = min(SPLITS, triton.cdiv(room, SHORTEST), max(FEW, triton.cdiv(room, USUAL)))
     parts = query.new_empty(batch, splits, blocks, wide, head, dtype=torch.float32)
     peaks, masses = query.new_empty(2, batch, splits, blocks, head, dtype=torch.float32)
-    keys, stages, warps = _tile(pages, wide)
-    rule = {"SPLITS": SPLITS, "STEP": STEP, "SHORTEST": SHORTEST, "HEADS": head}
-    _read_split[(batch, splits, blocks)](
+    rule = {"SPLITS": SPLITS, "STEP": STEP, "FEW": FEW, "SHORTEST": SHORTEST, "USUAL": USUAL, "HEADS": head}
+    kernel, tile = _reading(pages, rank, shared.shape[2])
+    kernel[(batch, splits, blocks)](
         query, shared, pages, tables, lengths, parts, peaks, masses, scale * math.log2(math.e), splits, heads,
-        *shared.stride()[:2], pages.stride(0), tables.stride(0), TOKEN=pages.stride(1), RANK=rank, WIDE=wide,
-        SHARED=shared.shape[2], WIDE_SHARED=triton.next_power_of_2(max(shared.shape[2], 16)), PAGE=pages.shape[1],
-        KEYS=keys, STAGES=stages, AHEAD=AHEAD if pages.is_cuda else 0, **rule, num_warps=warps,
+        *shared.stride()[:2], pages.stride(0), tables.stride(0), TOKEN=pages.stride(1), RANK=rank,
+        SHARED=shared.shape[2], PAGE=pages.shape[1], **tile, **rule,
     )  # fmt: skip
     read = torch.empty_like(query)
     slice_ = min(wide, 128 // head)
@@ -111,22 +114,42 @@ def _read(query: Tensor, shared: Tensor, pages: Tensor, tables: Tensor, lengths:
     return read
 
 
-def _tile(pages: Tensor, wide: int) -> tuple[int, int, int]:
-    """(keys, stages, warps) that fit into shared memory; a tile lies in one page."""
+def _reading(pages: Tensor, rank: int, shared: int) -> tuple[Any, dict[str, int]]:
+    """The reading kernel and its tile, by what shared memory holds. A tile lies in one page."""
+    if _suits_hopper(pages, rank, shared):
+        from kernels.gpu import mla_decode_hopper as hopper
+
+        return hopper.read_split, {"KEYS": hopper.KEYS, "num_warps": hopper.WARPS}
     keys, stages, warps = KEYS, STAGES, WARPS
     if pages.is_cuda and pages.element_size() > 2:
         keys, stages, warps = WIDEST
-    elif pages.is_cuda and wide > 128:
+    elif pages.is_cuda and rank > 128:
         device = torch.cuda.get_device_properties(pages.device)
         if device.shared_memory_per_block_optin < 200 * 1024:  # type: ignore[attr-defined]
             keys, stages, warps = SMALL
-    return min(keys, pages.shape[1]), stages, warps
+    widths = {"WIDE": triton.next_power_of_2(max(rank, 16)), "WIDE_SHARED": triton.next_power_of_2(max(shared, 16))}
+    ahead = AHEAD if pages.is_cuda else 0
+    tile = {"KEYS": min(keys, pages.shape[1]), "STAGES": stages, "AHEAD": ahead, "num_warps": warps}
+    return _read_split, widths | tile
+
+
+def _suits_hopper(pages: Tensor, rank: int, shared: int) -> bool:
+    """HOPPER, and 16 bits, whole tiles of 64 keys, widths that are powers of two, rows on 16 bytes."""
+    if not HOPPER or not pages.is_cuda or pages.element_size() != 2:
+        return False
+    if torch.cuda.get_device_capability(pages.device)[0] != 9 or pages.shape[1] < 64:
+        return False
+    aligned = all(n % 16 == 0 for n in (pages.data_ptr(), *pages.stride()[:2]))
+    return aligned and rank in (64, 128, 256, 512) and shared == 64
 
 
 @triton.jit
-def _split_length(length, SPLITS: tl.constexpr, STEP: tl.constexpr, SHORTEST: tl.constexpr):
-    steps = tl.cdiv(tl.cdiv(length, STEP), SPLITS)
-    return tl.maximum(steps * STEP, SHORTEST)
+def _split_length(
+    length, SPLITS: tl.constexpr, STEP: tl.constexpr, FEW: tl.constexpr, SHORTEST: tl.constexpr, USUAL: tl.constexpr
+):
+    steps = (length + STEP - 1) // STEP
+    usual = tl.minimum((steps + FEW - 1) // FEW * STEP, USUAL)
+    return tl.maximum(tl.maximum((steps + SPLITS - 1) // SPLITS * STEP, usual), SHORTEST)
 
 
 @triton.jit
@@ -134,12 +157,13 @@ def _read_split(
     query, shared, pages, tables, lengths, parts, peaks, masses, scale, splits, heads, shared_row, shared_head,
     page_stride, table_stride, TOKEN: tl.constexpr, RANK: tl.constexpr, WIDE: tl.constexpr, SHARED: tl.constexpr,
     WIDE_SHARED: tl.constexpr, PAGE: tl.constexpr, KEYS: tl.constexpr, STAGES: tl.constexpr, AHEAD: tl.constexpr,
-    SPLITS: tl.constexpr, STEP: tl.constexpr, SHORTEST: tl.constexpr, HEADS: tl.constexpr,
+    SPLITS: tl.constexpr, STEP: tl.constexpr, FEW: tl.constexpr, SHORTEST: tl.constexpr, USUAL: tl.constexpr,
+    HEADS: tl.constexpr,
 ):  # fmt: skip
     """Keys x heads: the scores are [KEYS,HEADS], the values [WIDE,HEADS], WIDE = R up to a power of two."""
     sequence, split, block = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
     length = tl.load(lengths + sequence)
-    piece = _split_length(length, SPLITS, STEP, SHORTEST)
+    piece = _split_length(length, SPLITS, STEP, FEW, SHORTEST, USUAL)
     first = split * piece
     if first >= length:
         return
@@ -225,12 +249,13 @@ def _into_l2(
 @triton.jit
 def _combine(
     parts, peaks, masses, lengths, read, splits, heads, RANK: tl.constexpr, WIDE: tl.constexpr, SLICE: tl.constexpr,
-    TOGETHER: tl.constexpr, SPLITS: tl.constexpr, STEP: tl.constexpr, SHORTEST: tl.constexpr, HEADS: tl.constexpr,
+    TOGETHER: tl.constexpr, SPLITS: tl.constexpr, STEP: tl.constexpr, FEW: tl.constexpr, SHORTEST: tl.constexpr,
+    USUAL: tl.constexpr, HEADS: tl.constexpr,
 ):  # fmt: skip
     """Adds the splits of a sequence in order, TOGETHER at a time, for SLICE columns of R and one block of heads."""
     sequence, block = tl.program_id(1).to(tl.int64), tl.program_id(2)
     length = tl.load(lengths + sequence)
-    used = tl.cdiv(length, _split_length(length, SPLITS, STEP, SHORTEST))
+    used = tl.cdiv(length, _split_length(length, SPLITS, STEP, FEW, SHORTEST, USUAL))
     head, column = tl.arange(0, HEADS), tl.program_id(0) * SLICE + tl.arange(0, SLICE)
     peak = tl.full([HEADS], float("-inf"), tl.float32)
     mass, acc = tl.zeros([HEADS], tl.float32), tl.zeros([SLICE, HEADS], tl.float32)

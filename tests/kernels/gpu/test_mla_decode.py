@@ -11,14 +11,14 @@ TOLERANCE = {torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 2.5e-2}
 gpu = pytest.mark.skipif(not ON_GPU, reason="too large for the interpreter")
 
 
-TRUE = {name: getattr(op, name) for name in ("SPLITS", "SHORTEST", "TOGETHER")}
+TRUE = {name: getattr(op, name) for name in ("SPLITS", "FEW", "SHORTEST", "USUAL", "TOGETHER")}
 
 
 @pytest.fixture(autouse=True)
 def many_splits(monkeypatch):
     """Of short sequences. The tests at the true sizes take them back."""
     poison_new_tensors(monkeypatch)
-    for name, value in {"SPLITS": 5, "SHORTEST": 64, "TOGETHER": 2}.items():
+    for name, value in {"SPLITS": 5, "FEW": 3, "SHORTEST": 64, "USUAL": 128, "TOGETHER": 2}.items():
         monkeypatch.setattr(op, name, value)
 
 
