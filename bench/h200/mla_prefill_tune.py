@@ -13,7 +13,7 @@ from bench.h200.measuring import eager_ms, errors, place
 from bench.h200.mla_prefill import Input, K
 from kernels.gpu import mla_prefill as op
 
-ATTEND = [(64, 3, 8), (64, 4, 8), (64, 2, 8), (128, 2, 8), (32, 4, 8)]  # keys, stages, warps
+ATTEND = [(64, 4, 8), (128, 2, 8), (32, 4, 8)]  # keys, stages, warps
 EXPAND = [(128, 256, 64, 3, 8), (128, 128, 64, 3, 4), (128, 128, 64, 4, 8), (128, 256, 64, 4, 8)]
 
 
@@ -23,7 +23,11 @@ def main() -> None:
     out = parser.parse_args().out
     torch.manual_seed(0)
     many = Input.of(8 * K, 32 * K)
-    records = _try("ATTEND", ATTEND, many) + _try("EXPAND", EXPAND, Input.of(128, 128 * K))
+    records = _try("HOPPER", [True, False], many)
+    op.HOPPER = False
+    records += _try("ATTEND", ATTEND, many)
+    op.HOPPER = True
+    records += _try("EXPAND", EXPAND, Input.of(128, 128 * K))
     out.write_text(json.dumps({"place": place(), "records": records}, indent=1) + "\n")
 
 

@@ -119,15 +119,20 @@ def test_the_pool_may_be_a_layer_of_a_larger_one(device):
     assert torch.equal(found, decode(paged, q))
 
 
+@pytest.fixture(params=[True, False], ids=["hopper", "triton"])
+def hopper(request, monkeypatch):
+    monkeypatch.setattr(op, "HOPPER", request.param)
+
+
 @gpu
 @pytest.mark.parametrize("lengths", [[1, 63, 64, 65, 255, 257, 0, 1000, 5000], [131_072], [33_000] * 8])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_the_size_of_the_48b(dtype, lengths, device, true_splits):
+def test_the_size_of_the_48b(dtype, lengths, device, true_splits, hopper):
     check(Paged.of(lengths, LARGE, dtype, device))
 
 
 @gpu
-def test_large_batches_and_graphs(device, true_splits):
+def test_large_batches_and_graphs(device, true_splits, hopper):
     paged = Paged.of([700 + 37 * n for n in range(70)], LARGE, torch.bfloat16, device)
     q, lengths = paged.queries(70), paged.device_lengths()
     eager = decode(paged, q, lengths)
