@@ -209,7 +209,7 @@ def _attend_kernel(
     else:
         acc = tl.load(sums + place[:, None] * WIDE_VALUE + value[None, :], mask=there[:, None], other=0.0)
         peak = tl.load(peaks + place, mask=there, other=0.0)
-        mass = tl.load(peaks + kept.to(tl.int64) * HEADS + place, mask=there, other=1.0)
+        mass = tl.load(peaks + kept * HEADS + place, mask=there, other=1.0)
 
     stop = tl.minimum(seen - first, keys)
     whole = tl.maximum(tl.minimum(position + 1 - first, stop), 0) // KEYS * KEYS  # up to here every row sees every key
@@ -231,7 +231,7 @@ def _attend_kernel(
     else:
         tl.store(sums + place[:, None] * WIDE_VALUE + value[None, :], acc, mask=there[:, None])
         tl.store(peaks + place, peak, mask=there)
-        tl.store(peaks + kept.to(tl.int64) * HEADS + place, mass, mask=there)
+        tl.store(peaks + kept * HEADS + place, mass, mask=there)
 
 
 @triton.jit

@@ -82,7 +82,7 @@ def attend(
     else:
         acc = gl.load(sums + o_place, mask=o_there, other=0.0)
         peak = gl.load(peaks + place, mask=row < left, other=0.0)
-        mass = gl.load(peaks + kept.to(gl.int64) * HEADS + place, mask=row < left, other=1.0)
+        mass = gl.load(peaks + kept * HEADS + place, mask=row < left, other=1.0)
 
     key = gl.arange(0, KEYS, layout=gl.SliceLayout(0, s_mma))
     async_copy.wait_group(2)
@@ -125,7 +125,7 @@ def attend(
     else:
         gl.store(sums + o_place, acc, mask=o_there)
         gl.store(peaks + place, peak, mask=row < left)
-        gl.store(peaks + kept.to(gl.int64) * HEADS + place, mass, mask=row < left)
+        gl.store(peaks + kept * HEADS + place, mass, mask=row < left)
 
 
 @gluon.jit
