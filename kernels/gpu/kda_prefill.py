@@ -1,0 +1,366 @@
+"""KDA over many new rows at once, two launches: what a chunk contributes, then the pass of the state along the chunks.
+
+For a chunk of 64 rows with the running sum G of the gates, S the state before it (model-spec §4.1; kernels/kda.py):
+
+    (I + L) N = β (V − (e^G K̂) S);  O = (e^G Q̂) S + P N;  S ← e^{G_C} S + (e^{G_C − G} K̂)ᵀ N
+
+`_factors` makes, for every chunk and head, all that does not need S: U and W with N = U − W S, P, and the decayed rows.
+`_scan` keeps S in registers along a sequence. A row's norm is one number a row, so it is never applied to the wide rows:
+with ρ = 1/‖k‖ the scan works on ρN, which takes the raw k everywhere else; ρ goes into the small inverse, 1/‖q‖ into O.
+
+Exponents are base 2. The gate is unbounded, so decays are split only where both parts are known to be in range: between
+the two halves of a chunk at their border (both parts ≤ 1), within a half at its middle if 16 tokens keep every channel
+above 2^-RANGE, else at every dyadic level (all parts ≤ 1). Sums of gates never span more than a half.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from kernels.gpu.packing import CHUNK, Packing
+
+EPS = 1e-6  # inside the root of the L2 norm
+RANGE = tl.constexpr(100.0)  # log2 units; 2^±100 leaves bf16 room for raw keys up to 2^27
+HALF = tl.constexpr(32)  # rows
+SLICE = 1024  # chunks whose factors are held at once: 2.4 GB at 32 heads
+
+# One configuration a shape; bench/h200/kda_prefill_tune.py tries others by hand.
+FACTORS = {"slice_k": 64, "slice_v": 64, "num_warps": 4, "num_stages": 1}
+SCAN = {"num_warps": 4, "num_stages": 3}
+
+
+@triton.jit
+def _log2_decay(x, rate, bias, here):
+    """``−e^A softplus(x + bias)`` in log2 units. x [n,K]; rate scalar; bias [K]; rows not ``here`` decay nothing."""
+    y = (x.to(tl.float32) + bias[None, :]) * 1.4426950408889634
+    t = tl.exp2(-tl.abs(y))
+    small = t * (1.4426950408889634 - t * (0.7213475204444817 - t * 0.4808983469629878))  # near 1 log2 is inaccurate
+    log1p = tl.where(t < 0.0078125, small, tl.log2(1.0 + t))
+    return tl.where(here[:, None], -rate * (tl.maximum(y, 0.0) + log1p), 0.0)
+
+
+@triton.jit
+def _centred_products(q, k, x, P, L, DT: tl.constexpr, PRECISION: tl.constexpr):
+    """Adds the decayed products of q and k with k, right for i ≤ r; above the diagonal anything, even inf.
+
+    q, k, x [32,K]: x is the sum of the gates since the middle, negative after it. |x| < RANGE.
+    """
+    down = tl.exp2(x)
+    right = tl.trans((k * tl.exp2(-x)).to(DT))
+    P = tl.dot((q * down).to(DT), right, P, input_precision=PRECISION)
+    L = tl.dot((k * down).to(DT), right, L, input_precision=PRECISION)
+    return P, L
+
+
+@triton.jit
+def _level_products(q, k, g, P, L, SIDE: tl.constexpr, SLICE_K: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr):
+    """Of the products above those of the later SIDE rows of each block of 2 SIDE with its earlier rows."""
+    r = tl.arange(0, HALF)
+    blocks = tl.reshape(g, (HALF // SIDE, SIDE, SLICE_K))
+    since = tl.cumsum(blocks, 1)
+    until = tl.sum(blocks, 1)[:, None, :] - since
+    later = (tl.arange(0, HALF // SIDE) % 2 == 1)[:, None, None]
+    decay = tl.exp2(tl.reshape(tl.where(later, since, until), (HALF, SLICE_K)))
+    kd = (k * decay).to(DT)
+    meet = (r[:, None] // SIDE == r[None, :] // SIDE + 1) & ((r // SIDE) % 2 == 1)[:, None]
+    P += tl.where(meet, tl.dot((q * decay).to(DT), tl.trans(kd), input_precision=PRECISION), 0.0)
+    L += tl.where(meet, tl.dot(kd, tl.trans(kd), input_precision=PRECISION), 0.0)
+    return P, L
+
+
+@triton.jit
+def _dyadic_products(q, k, g, P, L, SLICE_K: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr):
+    """The same for any gates g [32,K]: two rows meet at the level where they lie in the two halves of one block."""
+    r = tl.arange(0, HALF)
+    P += tl.where(r[:, None] == r[None, :], tl.sum(q * k, 1)[:, None], 0.0)
+    for level in tl.static_range(5):
+        P, L = _level_products(q, k, g, P, L, 1 << level, SLICE_K, DT, PRECISION)
+    return P, L
+
+
+@triton.jit
+def _merged(X, L, SIDE: tl.constexpr, INNER: tl.constexpr, PRECISION: tl.constexpr):
+    """Inverses of the diagonal blocks of side 2 SIDE from those of side SIDE: [A 0; C B]⁻¹ = [A⁻¹ 0; −B⁻¹CA⁻¹ B⁻¹]."""
+    r = tl.arange(0, HALF)
+    meet = (r[:, None] // SIDE == r[None, :] // SIDE + 1) & ((r // SIDE) % 2 == 1)[:, None]
+    outer = X.to(INNER)
+    step = tl.dot(outer, tl.where(meet, L, 0.0).to(INNER), input_precision=PRECISION)
+    return X - tl.dot(step.to(INNER), outer, input_precision=PRECISION)
+
+
+@triton.jit
+def _inverse(L, INNER: tl.constexpr, PRECISION: tl.constexpr):
+    """(I + L)⁻¹ of a strictly lower L [32,32], merged from blocks of 2 rows up.
+
+    Every entry is a product of contractions, at most 1: fp16 operands lose little. (Powers of L would grow.)
+    """
+    r = tl.arange(0, HALF)
+    row, column = r[:, None], r[None, :]
+    X = tl.where(row == column, 1.0, tl.where((row == column + 1) & (row % 2 == 1), -L, 0.0))
+    for level in tl.static_range(1, 5):
+        X = _merged(X, L, 1 << level, INNER, PRECISION)
+    return X
+
+
+@triton.jit
+def _factors(
+    q, k, v, a, b, A_log, dt_bias, starts, first_chunk, sequence_of,
+    U, W, Qd, Kd, P, total, q_norm,
+    from_chunk, q_scale, stride_q, stride_k, stride_v, stride_a, stride_b,
+    H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, SLICE_K: tl.constexpr, SLICE_V: tl.constexpr,
+    DT: tl.constexpr, INNER: tl.constexpr, PRECISION: tl.constexpr, EPS: tl.constexpr,
+):  # fmt: skip
+    """One chunk and head. U [c,H,64,V], W, Qd, Kd [c,H,64,K], P [c,H,64,64]; total [c,H,K], q_norm [c,H,64] fp32.
+
+    Rows past the end of the sequence come out as zeros. 0 and 1 name the halves of the chunk.
+    """
+    head, chunk = tl.program_id(0), from_chunk + tl.program_id(1)
+    sequence = tl.load(sequence_of + chunk)
+    begin = tl.load(starts + sequence) + (chunk - tl.load(first_chunk + sequence)) * 64
+    end = tl.load(starts + sequence + 1)
+    place = (tl.program_id(1) * H + head).to(tl.int64)
+
+    r = tl.arange(0, HALF)
+    here0, here1 = begin + r < end, begin + HALF + r < end
+    row0, row1 = (begin + r).to(tl.int64), (begin + HALF + r).to(tl.int64)
+    rate = tl.exp2(tl.load(A_log + head) * 1.4426950408889634)
+    P00 = tl.zeros((HALF, HALF), tl.float32)
+    P10, P11, L00, L10, L11 = P00, P00, P00, P00, P00
+    qq0 = tl.zeros((HALF,), tl.float32)
+    qq1, kk0, kk1 = qq0, qq0, qq0
+
+    for s in range(0, K, SLICE_K):
+        c = tl.arange(0, SLICE_K)
+        at = head * K + s + c
+        bias = tl.load(dt_bias + at)
+        g0 = _log2_decay(tl.load(a + row0[:, None] * stride_a + at, here0[:, None], 0.0), rate, bias, here0)
+        g1 = _log2_decay(tl.load(a + row1[:, None] * stride_a + at, here1[:, None], 0.0), rate, bias, here1)
+        q0 = tl.load(q + row0[:, None] * stride_q + at, here0[:, None], 0.0).to(tl.float32)
+        q1 = tl.load(q + row1[:, None] * stride_q + at, here1[:, None], 0.0).to(tl.float32)
+        k0 = tl.load(k + row0[:, None] * stride_k + at, here0[:, None], 0.0).to(tl.float32)
+        k1 = tl.load(k + row1[:, None] * stride_k + at, here1[:, None], 0.0).to(tl.float32)
+        qq0 += tl.sum(q0 * q0, 1)
+        qq1 += tl.sum(q1 * q1, 1)
+        kk0 += tl.sum(k0 * k0, 1)
+        kk1 += tl.sum(k1 * k1, 1)
+
+        G0, E0 = tl.cumsum(g0, 0), tl.sum(g0, 0)
+        G1, E1 = tl.cumsum(g1, 0), tl.sum(g1, 0)
+        M0 = tl.sum(tl.where((r < HALF // 2)[:, None], g0, 0.0), 0)
+        M1 = tl.sum(tl.where((r < HALF // 2)[:, None], g1, 0.0), 0)
+        steepest = tl.max(-tl.minimum(tl.minimum(M0, E0 - M0), tl.minimum(M1, E1 - M1)), 0)
+        if steepest < RANGE:
+            P00, L00 = _centred_products(q0, k0, G0 - M0[None, :], P00, L00, DT, PRECISION)
+            P11, L11 = _centred_products(q1, k1, G1 - M1[None, :], P11, L11, DT, PRECISION)
+        else:
+            P00, L00 = _dyadic_products(q0, k0, g0, P00, L00, SLICE_K, DT, PRECISION)
+            P11, L11 = _dyadic_products(q1, k1, g1, P11, L11, SLICE_K, DT, PRECISION)
+
+        decay = tl.exp2(G1)
+        q1 *= decay
+        kw1 = k1 * decay
+        until0 = k0 * tl.exp2(E0[None, :] - G0)
+        right = tl.trans(until0.to(DT))
+        P10 = tl.dot(q1.to(DT), right, P10, input_precision=PRECISION)
+        L10 = tl.dot(kw1.to(DT), right, L10, input_precision=PRECISION)
+
+        out = place * (64 * K) + r[:, None] * K + s + c
+        decay = tl.exp2(G0)
+        kept0, kept1 = tl.exp2(E0), tl.exp2(E1)
+        tl.store(total + place * K + s + c, kept0 * kept1)
+        tl.store(Qd + out, (q0 * decay).to(DT))
+        tl.store(W + out, (k0 * decay).to(DT))
+        tl.store(Kd + out, (until0 * kept1[None, :]).to(DT))
+        out += HALF * K
+        tl.store(Qd + out, (q1 * kept0[None, :]).to(DT))
+        tl.store(W + out, (kw1 * kept0[None, :]).to(DT))
+        tl.store(Kd + out, (k1 * tl.exp2(E1[None, :] - G1)).to(DT))
+
+    tl.store(q_norm + place * 64 + r, tl.rsqrt(qq0 + EPS) * q_scale)
+    tl.store(q_norm + place * 64 + HALF + r, tl.rsqrt(qq1 + EPS) * q_scale)
+    p_at = P + place * (64 * 64) + r[:, None] * 64 + r
+    seen = r[:, None] >= r[None, :]
+    tl.store(p_at, tl.where(seen, P00, 0.0).to(DT))
+    tl.store(p_at + HALF, tl.zeros((HALF, HALF), DT))
+    tl.store(p_at + HALF * 64, P10.to(DT))
+    tl.store(p_at + HALF * 65, tl.where(seen, P11, 0.0).to(DT))
+
+    rho0, rho1 = tl.rsqrt(kk0 + EPS), tl.rsqrt(kk1 + EPS)
+    beta0 = tl.sigmoid(tl.load(b + row0 * stride_b + head, here0, 0.0).to(tl.float32))
+    beta1 = tl.sigmoid(tl.load(b + row1 * stride_b + head, here1, 0.0).to(tl.float32))
+    below = r[:, None] > r[None, :]
+    L00 = tl.where(below, L00 * (beta0 * rho0)[:, None] * rho0[None, :], 0.0)
+    L11 = tl.where(below, L11 * (beta1 * rho1)[:, None] * rho1[None, :], 0.0)
+    L10 = L10 * (beta1 * rho1)[:, None] * rho0[None, :]
+    X00, X11 = _inverse(L00, INNER, PRECISION), _inverse(L11, INNER, PRECISION)
+    X10 = tl.dot(X11.to(INNER), L10.to(INNER), input_precision=PRECISION)
+    X10 = -tl.dot(X10.to(INNER), X00.to(INNER), input_precision=PRECISION)
+
+    X00 *= rho0[:, None] * beta0[None, :]
+    X10 *= rho1[:, None] * beta0[None, :]
+    X11 *= rho1[:, None] * beta1[None, :]
+    x00, x10, x11 = X00.to(DT), X10.to(DT), X11.to(DT)
+    for s in range(0, V, SLICE_V):
+        c = s + tl.arange(0, SLICE_V)
+        v0 = tl.load(v + row0[:, None] * stride_v + head * V + c, here0[:, None], 0.0).to(DT)
+        v1 = tl.load(v + row1[:, None] * stride_v + head * V + c, here1[:, None], 0.0).to(DT)
+        u_at = U + place * (64 * V) + r[:, None] * V + c
+        tl.store(u_at, tl.dot(x00, v0, input_precision=PRECISION).to(DT))
+        u1 = tl.dot(x11, v1, tl.dot(x10, v0, input_precision=PRECISION), input_precision=PRECISION)
+        tl.store(u_at + HALF * V, u1.to(DT))
+
+    x00, x10 = (X00 * rho0[None, :]).to(DT), (X10 * rho0[None, :]).to(DT)
+    x11 = (X11 * rho1[None, :]).to(DT)
+    tl.debug_barrier()  # e^G k lies where W will: other threads of this program wrote it
+    for s in range(0, K, SLICE_K):
+        w_at = W + place * (64 * K) + r[:, None] * K + s + tl.arange(0, SLICE_K)
+        kd0, kd1 = tl.load(w_at), tl.load(w_at + HALF * K)
+        w0 = tl.dot(x00, kd0, input_precision=PRECISION).to(DT)
+        w1 = tl.dot(x11, kd1, tl.dot(x10, kd0, input_precision=PRECISION), input_precision=PRECISION).to(DT)
+        tl.debug_barrier()
+        tl.store(w_at, w0)
+        tl.store(w_at + HALF * K, w1)
+
+
+@triton.jit
+def _scan(
+    U, W, Qd, Kd, P, total, q_norm, o, pool, slots, starts, first_chunk, snapshot_of, snapshots,
+    from_chunk, to_chunk, stride_slot,
+    H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, BV: tl.constexpr, STAGES: tl.constexpr,
+    SNAPSHOTS: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """BV columns of the state of one sequence and head, along those of its chunks that lie in from_chunk..to_chunk."""
+    sequence, head = tl.program_id(1) // H, tl.program_id(1) % H
+    own = tl.load(first_chunk + sequence)
+    first = tl.maximum(own, from_chunk)
+    last = tl.minimum(tl.load(first_chunk + sequence + 1), to_chunk)
+    if first >= last:
+        return
+    begin, end = tl.load(starts + sequence), tl.load(starts + sequence + 1)
+    r, wide, columns = tl.arange(0, 64), tl.arange(0, K), tl.program_id(0) * BV + tl.arange(0, BV)
+    state_at = head * (K * V) + wide[:, None] * V + columns
+    held = pool + tl.load(slots + sequence).to(tl.int64) * stride_slot + state_at
+    S = tl.load(held)
+
+    for chunk in tl.range(first, last, num_stages=STAGES):
+        place = (chunk - from_chunk).to(tl.int64) * H + head
+        rows = place * (64 * K) + r[:, None] * K + wide
+        w, qd, kd = tl.load(W + rows), tl.load(Qd + rows), tl.load(Kd + rows)
+        p = tl.load(P + place * (64 * 64) + r[:, None] * 64 + r)
+        u = tl.load(U + place * (64 * V) + r[:, None] * V + columns)
+        kept = tl.load(total + place * K + wide)
+        norm = tl.load(q_norm + place * 64 + r)
+        s = S.to(w.dtype)
+        n = (u.to(tl.float32) - tl.dot(w, s, input_precision=PRECISION)).to(w.dtype)
+        out = tl.dot(p, n, tl.dot(qd, s, input_precision=PRECISION), input_precision=PRECISION)
+        S = tl.dot(tl.trans(kd), n, S * kept[:, None], input_precision=PRECISION)
+        row = begin + (chunk - own) * 64 + r
+        target = o + row.to(tl.int64)[:, None] * (H * V) + head * V + columns
+        tl.store(target, (out * norm[:, None]).to(o.dtype.element_ty), (row < end)[:, None])
+        if SNAPSHOTS:
+            number = tl.load(snapshot_of + chunk)
+            if number >= 0:
+                tl.store(snapshots + number.to(tl.int64) * (H * K * V) + state_at, S)
+    tl.store(held, S)
+
+
+@dataclass(frozen=True)
+class _Factors:
+    """Scratch for some chunks; the field order is that of the kernels' arguments."""
+
+    U: Tensor
+    W: Tensor
+    Qd: Tensor
+    Kd: Tensor
+    P: Tensor
+    total: Tensor
+    q_norm: Tensor
+
+    @classmethod
+    def empty(cls, chunks: int, H: int, K: int, V: int, dtype: torch.dtype, device: torch.device) -> "_Factors":
+        wide = [torch.empty(chunks, H, CHUNK, n, dtype=dtype, device=device) for n in (V, K, K, K, CHUNK)]
+        return cls(*wide, *(torch.empty(chunks, H, n, device=device) for n in (K, CHUNK)))
+
+    def tensors(self) -> list[Tensor]:
+        return [self.U, self.W, self.Qd, self.Kd, self.P, self.total, self.q_norm]
+
+
+def kda_prefill(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    a: Tensor,
+    b: Tensor,
+    A_log: Tensor,
+    dt_bias: Tensor,
+    packing: Packing,
+    pool: Tensor,
+    slots: Tensor,
+    snapshots: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
+    """o [T,H,V] in q's dtype; the sequences' states in ``pool`` are replaced by their last ones.
+
+    q, k, a [T,H,K], v [T,H,V], b [T,H]: rows may be strided. q and k come from the convolution, not normalised; a and b
+    are the logits of gate and write strength: g = −exp(A_log[h]) softplus(a + dt_bias), β = σ(b) (model-spec §2.2).
+    A_log [H], dt_bias [H·K] fp32; pool [slots,H,K,V] fp32; slots [N] int32, distinct: sequence n goes on from
+    pool[slots[n]]. snapshots: (chunks [S] int32, out [S,H,K,V] fp32): the state after each of these chunks, numbered as
+    the packing numbers them. K and V are powers of two from 16 up. A sequence that is cut at a multiple of 64 rows and
+    goes on later has the same bits; so has one that is packed with others.
+    """
+    rows, H, K = q.shape
+    V = v.shape[2]
+    q, k, v, a = (_rows(x) for x in (q, k, v, a))
+    dtype, precision = (torch.float32, "tf32x3") if q.dtype == torch.float32 else (torch.bfloat16, "tf32")
+    o = torch.empty(rows, H, V, dtype=q.dtype, device=q.device)
+    table = _snapshot_table(packing, snapshots)
+    columns = _columns(packing.sequences, H, V, q)
+    scratch = _Factors.empty(min(packing.chunks, SLICE), H, K, V, dtype, q.device).tensors()
+    slice_k, slice_v = min(K, FACTORS["slice_k"]), min(V, FACTORS["slice_v"])
+    for start in range(0, packing.chunks, SLICE):
+        stop = min(start + SLICE, packing.chunks)
+        _factors[(H, stop - start)](
+            q, k, v, a, b, A_log, dt_bias, packing.starts, packing.first_chunk, packing.sequence_of, *scratch,
+            start, K**-0.5, q.stride(0), k.stride(0), v.stride(0), a.stride(0), b.stride(0),
+            H, K, V, slice_k, slice_v, *_types(dtype), precision, EPS,
+            num_warps=FACTORS["num_warps"], num_stages=FACTORS["num_stages"],
+        )  # fmt: skip
+        _scan[(V // columns, packing.sequences * H)](
+            *scratch, o, pool, slots, packing.starts, packing.first_chunk, *table,
+            start, stop, pool.stride(0), H, K, V, columns, _stages(dtype), snapshots is not None, precision,
+            num_warps=SCAN["num_warps"],
+        )  # fmt: skip
+    return o
+
+
+def _types(dtype: torch.dtype) -> tuple[tl.dtype, tl.dtype]:
+    """Of the products' operands, of those within the inverse: its entries are at most 1, where fp16 is the finer."""
+    return (tl.float32, tl.float32) if dtype == torch.float32 else (tl.bfloat16, tl.float16)
+
+
+def _rows(x: Tensor) -> Tensor:
+    """Heads and channels of a row must lie side by side."""
+    whole = x.stride(2) == 1 and x.stride(1) == x.shape[2]
+    return x if whole else x.contiguous()
+
+
+def _snapshot_table(packing: Packing, snapshots: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
+    """(which snapshot a chunk is, or -1 [chunks] int32; where they go)."""
+    if snapshots is None:
+        return packing.sequence_of, packing.sequence_of  # not read
+    chunks, out = snapshots
+    table = torch.full_like(packing.sequence_of, -1)
+    numbers = torch.arange(chunks.numel(), dtype=torch.int32, device=table.device)
+    return table.scatter_(0, chunks.long(), numbers), out
+
+
+def _columns(sequences: int, H: int, V: int, like: Tensor) -> int:
+    """Of the state that a program of the scan holds: 32, or 16 where that leaves most of the device idle."""
+    units = torch.cuda.get_device_properties(like.device).multi_processor_count if like.is_cuda else 1
+    return min(V, 16 if sequences * H * V // 32 <= units // 2 else 32)
+
+
+def _stages(dtype: torch.dtype) -> int:
+    return 1 if dtype == torch.float32 else SCAN["num_stages"]
