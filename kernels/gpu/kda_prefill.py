@@ -24,11 +24,10 @@ from kernels.gpu.packing import CHUNK, Packing
 
 EPS = 1e-6  # inside the root of the L2 norm
 RANGE = tl.constexpr(100.0)  # log2 units; 2^±100 leaves bf16 room for raw keys up to 2^27
-HALF = tl.constexpr(32)  # rows
 SLICE = 1024  # chunks whose factors are held at once: 2.4 GB at 32 heads
 
 # One configuration a shape; bench/h200/kda_prefill_tune.py tries others by hand.
-FACTORS = {"slice_k": 64, "slice_v": 64, "num_warps": 4, "num_stages": 1}
+FACTORS = {"slice_k": 32, "slice_v": 64, "num_warps": 4, "num_stages": 1}
 SCAN = {"num_warps": 4, "num_stages": 3}
 
 
@@ -43,27 +42,34 @@ def _log2_decay(x, rate, bias, here):
 
 
 @triton.jit
-def _centred_products(q, k, x, P, L, DT: tl.constexpr, PRECISION: tl.constexpr):
-    """Adds the decayed products of q and k with k, right for i ≤ r; above the diagonal anything, even inf.
+def _centred_products(q, k, G, M0, M1, P, L, DT: tl.constexpr, PRECISION: tl.constexpr):
+    """Adds the decayed products of q and of k with k, right for i ≤ r; above the diagonal anything, even inf.
 
-    q, k, x [32,K]: x is the sum of the gates since the middle, negative after it. |x| < RANGE.
+    q, k, G [64,K]; M0, M1 [K] are G in the middle of each half. Columns of the first half are reached by all rows, with
+    the decay split at M0, those of the second by its own rows, split at M1.
     """
-    down = tl.exp2(x)
-    right = tl.trans((k * tl.exp2(-x)).to(DT))
-    P = tl.dot((q * down).to(DT), right, P, input_precision=PRECISION)
-    L = tl.dot((k * down).to(DT), right, L, input_precision=PRECISION)
+    second = tl.arange(0, 64)[:, None] >= 32
+    right = k * tl.exp2(tl.where(second, M1[None, :], M0[None, :]) - G)
+    left = tl.exp2(G - M0[None, :])
+    near = tl.trans(tl.where(second, 0.0, right).to(DT))
+    P = tl.dot((q * left).to(DT), near, P, input_precision=PRECISION)
+    L = tl.dot((k * left).to(DT), near, L, input_precision=PRECISION)
+    left = tl.exp2(G - M1[None, :])  # inf in the first half: selected away, not multiplied
+    near = tl.trans(tl.where(second, right, 0.0).to(DT))
+    P = tl.dot(tl.where(second, q * left, 0.0).to(DT), near, P, input_precision=PRECISION)
+    L = tl.dot(tl.where(second, k * left, 0.0).to(DT), near, L, input_precision=PRECISION)
     return P, L
 
 
 @triton.jit
 def _level_products(q, k, g, P, L, SIDE: tl.constexpr, SLICE_K: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr):
-    """Of the products above those of the later SIDE rows of each block of 2 SIDE with its earlier rows."""
-    r = tl.arange(0, HALF)
-    blocks = tl.reshape(g, (HALF // SIDE, SIDE, SLICE_K))
+    """Of these products those of the later SIDE rows of each block of 2 SIDE with its earlier rows."""
+    r = tl.arange(0, 64)
+    blocks = tl.reshape(g, (64 // SIDE, SIDE, SLICE_K))
     since = tl.cumsum(blocks, 1)
-    until = tl.sum(blocks, 1)[:, None, :] - since
-    later = (tl.arange(0, HALF // SIDE) % 2 == 1)[:, None, None]
-    decay = tl.exp2(tl.reshape(tl.where(later, since, until), (HALF, SLICE_K)))
+    until = tl.cumsum(blocks, 1, reverse=True) - blocks
+    later = (tl.arange(0, 64 // SIDE) % 2 == 1)[:, None, None]
+    decay = tl.exp2(tl.reshape(tl.where(later, since, until), (64, SLICE_K)))
     kd = (k * decay).to(DT)
     meet = (r[:, None] // SIDE == r[None, :] // SIDE + 1) & ((r // SIDE) % 2 == 1)[:, None]
     P += tl.where(meet, tl.dot((q * decay).to(DT), tl.trans(kd), input_precision=PRECISION), 0.0)
@@ -73,10 +79,10 @@ def _level_products(q, k, g, P, L, SIDE: tl.constexpr, SLICE_K: tl.constexpr, DT
 
 @triton.jit
 def _dyadic_products(q, k, g, P, L, SLICE_K: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr):
-    """The same for any gates g [32,K]: two rows meet at the level where they lie in the two halves of one block."""
-    r = tl.arange(0, HALF)
+    """The same for any gates g [64,K]: two rows meet at the level where they lie in the two halves of one block."""
+    r = tl.arange(0, 64)
     P += tl.where(r[:, None] == r[None, :], tl.sum(q * k, 1)[:, None], 0.0)
-    for level in tl.static_range(5):
+    for level in tl.static_range(6):
         P, L = _level_products(q, k, g, P, L, 1 << level, SLICE_K, DT, PRECISION)
     return P, L
 
@@ -84,7 +90,7 @@ def _dyadic_products(q, k, g, P, L, SLICE_K: tl.constexpr, DT: tl.constexpr, PRE
 @triton.jit
 def _merged(X, L, SIDE: tl.constexpr, INNER: tl.constexpr, PRECISION: tl.constexpr):
     """Inverses of the diagonal blocks of side 2 SIDE from those of side SIDE: [A 0; C B]⁻¹ = [A⁻¹ 0; −B⁻¹CA⁻¹ B⁻¹]."""
-    r = tl.arange(0, HALF)
+    r = tl.arange(0, 64)
     meet = (r[:, None] // SIDE == r[None, :] // SIDE + 1) & ((r // SIDE) % 2 == 1)[:, None]
     outer = X.to(INNER)
     step = tl.dot(outer, tl.where(meet, L, 0.0).to(INNER), input_precision=PRECISION)
@@ -93,14 +99,14 @@ def _merged(X, L, SIDE: tl.constexpr, INNER: tl.constexpr, PRECISION: tl.constex
 
 @triton.jit
 def _inverse(L, INNER: tl.constexpr, PRECISION: tl.constexpr):
-    """(I + L)⁻¹ of a strictly lower L [32,32], merged from blocks of 2 rows up.
+    """(I + L)⁻¹ of a strictly lower L [64,64], merged from blocks of 2 rows up.
 
     Every entry is a product of contractions, at most 1: fp16 operands lose little. (Powers of L would grow.)
     """
-    r = tl.arange(0, HALF)
+    r = tl.arange(0, 64)
     row, column = r[:, None], r[None, :]
     X = tl.where(row == column, 1.0, tl.where((row == column + 1) & (row % 2 == 1), -L, 0.0))
-    for level in tl.static_range(1, 5):
+    for level in tl.static_range(1, 6):
         X = _merged(X, L, 1 << level, INNER, PRECISION)
     return X
 
@@ -115,114 +121,71 @@ def _factors(
 ):  # fmt: skip
     """One chunk and head. U [c,H,64,V], W, Qd, Kd [c,H,64,K], P [c,H,64,64]; total [c,H,K], q_norm [c,H,64] fp32.
 
-    Rows past the end of the sequence come out as zeros. 0 and 1 name the halves of the chunk.
+    Rows past the end of the sequence come out as zeros.
     """
     head, chunk = tl.program_id(0), from_chunk + tl.program_id(1)
     sequence = tl.load(sequence_of + chunk)
     begin = tl.load(starts + sequence) + (chunk - tl.load(first_chunk + sequence)) * 64
-    end = tl.load(starts + sequence + 1)
     place = (tl.program_id(1) * H + head).to(tl.int64)
-
-    r = tl.arange(0, HALF)
-    here0, here1 = begin + r < end, begin + HALF + r < end
-    row0, row1 = (begin + r).to(tl.int64), (begin + HALF + r).to(tl.int64)
+    r = tl.arange(0, 64)
+    here = begin + r < tl.load(starts + sequence + 1)
+    row = (begin + r).to(tl.int64)
     rate = tl.exp2(tl.load(A_log + head) * 1.4426950408889634)
-    P00 = tl.zeros((HALF, HALF), tl.float32)
-    P10, P11, L00, L10, L11 = P00, P00, P00, P00, P00
-    qq0 = tl.zeros((HALF,), tl.float32)
-    qq1, kk0, kk1 = qq0, qq0, qq0
+    products = tl.zeros((64, 64), tl.float32)
+    L = tl.zeros((64, 64), tl.float32)
+    qq, kk = tl.zeros((64,), tl.float32), tl.zeros((64,), tl.float32)
 
     for s in range(0, K, SLICE_K):
-        c = tl.arange(0, SLICE_K)
-        at = head * K + s + c
-        bias = tl.load(dt_bias + at)
-        g0 = _log2_decay(tl.load(a + row0[:, None] * stride_a + at, here0[:, None], 0.0), rate, bias, here0)
-        g1 = _log2_decay(tl.load(a + row1[:, None] * stride_a + at, here1[:, None], 0.0), rate, bias, here1)
-        q0 = tl.load(q + row0[:, None] * stride_q + at, here0[:, None], 0.0).to(tl.float32)
-        q1 = tl.load(q + row1[:, None] * stride_q + at, here1[:, None], 0.0).to(tl.float32)
-        k0 = tl.load(k + row0[:, None] * stride_k + at, here0[:, None], 0.0).to(tl.float32)
-        k1 = tl.load(k + row1[:, None] * stride_k + at, here1[:, None], 0.0).to(tl.float32)
-        qq0 += tl.sum(q0 * q0, 1)
-        qq1 += tl.sum(q1 * q1, 1)
-        kk0 += tl.sum(k0 * k0, 1)
-        kk1 += tl.sum(k1 * k1, 1)
-
-        G0, E0 = tl.cumsum(g0, 0), tl.sum(g0, 0)
-        G1, E1 = tl.cumsum(g1, 0), tl.sum(g1, 0)
-        M0 = tl.sum(tl.where((r < HALF // 2)[:, None], g0, 0.0), 0)
-        M1 = tl.sum(tl.where((r < HALF // 2)[:, None], g1, 0.0), 0)
-        steepest = tl.max(-tl.minimum(tl.minimum(M0, E0 - M0), tl.minimum(M1, E1 - M1)), 0)
-        if steepest < RANGE:
-            P00, L00 = _centred_products(q0, k0, G0 - M0[None, :], P00, L00, DT, PRECISION)
-            P11, L11 = _centred_products(q1, k1, G1 - M1[None, :], P11, L11, DT, PRECISION)
+        c = s + tl.arange(0, SLICE_K)
+        at = head * K + c
+        g = tl.load(a + row[:, None] * stride_a + at, here[:, None], 0.0)
+        g = _log2_decay(g, rate, tl.load(dt_bias + at), here)
+        x = tl.load(q + row[:, None] * stride_q + at, here[:, None], 0.0).to(tl.float32)
+        y = tl.load(k + row[:, None] * stride_k + at, here[:, None], 0.0).to(tl.float32)
+        qq += tl.sum(x * x, 1)
+        kk += tl.sum(y * y, 1)
+        G, end = tl.cumsum(g, 0), tl.sum(g, 0)
+        M0 = tl.sum(tl.where((r < 16)[:, None], g, 0.0), 0)
+        M = tl.sum(tl.where((r < 32)[:, None], g, 0.0), 0)
+        M1 = tl.sum(tl.where((r < 48)[:, None], g, 0.0), 0)
+        steepest = tl.min(tl.minimum(tl.minimum(M0, M - M0), tl.minimum(M1 - M, end - M1)), 0)
+        if steepest > -RANGE:
+            products, L = _centred_products(x, y, G, M0, M1, products, L, DT, PRECISION)
+            until = end[None, :] - G
         else:
-            P00, L00 = _dyadic_products(q0, k0, g0, P00, L00, SLICE_K, DT, PRECISION)
-            P11, L11 = _dyadic_products(q1, k1, g1, P11, L11, SLICE_K, DT, PRECISION)
+            products, L = _dyadic_products(x, y, g, products, L, SLICE_K, DT, PRECISION)
+            until = tl.cumsum(g, 0, reverse=True) - g  # the difference above would be one of large sums
+        decay = tl.exp2(G)
+        target = place * (64 * K) + r[:, None] * K + c
+        tl.store(Qd + target, (x * decay).to(DT))
+        tl.store(W + target, (y * decay).to(DT))
+        tl.store(Kd + target, (y * tl.exp2(until)).to(DT))
+        tl.store(total + place * K + c, tl.exp2(end))
 
-        decay = tl.exp2(G1)
-        q1 *= decay
-        kw1 = k1 * decay
-        until0 = k0 * tl.exp2(E0[None, :] - G0)
-        right = tl.trans(until0.to(DT))
-        P10 = tl.dot(q1.to(DT), right, P10, input_precision=PRECISION)
-        L10 = tl.dot(kw1.to(DT), right, L10, input_precision=PRECISION)
+    tl.store(q_norm + place * 64 + r, tl.rsqrt(qq + EPS) * q_scale)
+    tl.store(
+        P + place * (64 * 64) + r[:, None] * 64 + r,
+        tl.where(r[:, None] >= r[None, :], products, 0.0).to(DT),
+    )
+    rho = tl.rsqrt(kk + EPS)
+    beta = tl.sigmoid(tl.load(b + row * stride_b + head, here, 0.0).to(tl.float32))
+    L = tl.where(r[:, None] > r[None, :], L * (beta * rho)[:, None] * rho[None, :], 0.0)
+    X = _inverse(L, INNER, PRECISION) * rho[:, None] * beta[None, :]
 
-        out = place * (64 * K) + r[:, None] * K + s + c
-        decay = tl.exp2(G0)
-        kept0, kept1 = tl.exp2(E0), tl.exp2(E1)
-        tl.store(total + place * K + s + c, kept0 * kept1)
-        tl.store(Qd + out, (q0 * decay).to(DT))
-        tl.store(W + out, (k0 * decay).to(DT))
-        tl.store(Kd + out, (until0 * kept1[None, :]).to(DT))
-        out += HALF * K
-        tl.store(Qd + out, (q1 * kept0[None, :]).to(DT))
-        tl.store(W + out, (kw1 * kept0[None, :]).to(DT))
-        tl.store(Kd + out, (k1 * tl.exp2(E1[None, :] - G1)).to(DT))
-
-    tl.store(q_norm + place * 64 + r, tl.rsqrt(qq0 + EPS) * q_scale)
-    tl.store(q_norm + place * 64 + HALF + r, tl.rsqrt(qq1 + EPS) * q_scale)
-    p_at = P + place * (64 * 64) + r[:, None] * 64 + r
-    seen = r[:, None] >= r[None, :]
-    tl.store(p_at, tl.where(seen, P00, 0.0).to(DT))
-    tl.store(p_at + HALF, tl.zeros((HALF, HALF), DT))
-    tl.store(p_at + HALF * 64, P10.to(DT))
-    tl.store(p_at + HALF * 65, tl.where(seen, P11, 0.0).to(DT))
-
-    rho0, rho1 = tl.rsqrt(kk0 + EPS), tl.rsqrt(kk1 + EPS)
-    beta0 = tl.sigmoid(tl.load(b + row0 * stride_b + head, here0, 0.0).to(tl.float32))
-    beta1 = tl.sigmoid(tl.load(b + row1 * stride_b + head, here1, 0.0).to(tl.float32))
-    below = r[:, None] > r[None, :]
-    L00 = tl.where(below, L00 * (beta0 * rho0)[:, None] * rho0[None, :], 0.0)
-    L11 = tl.where(below, L11 * (beta1 * rho1)[:, None] * rho1[None, :], 0.0)
-    L10 = L10 * (beta1 * rho1)[:, None] * rho0[None, :]
-    X00, X11 = _inverse(L00, INNER, PRECISION), _inverse(L11, INNER, PRECISION)
-    X10 = tl.dot(X11.to(INNER), L10.to(INNER), input_precision=PRECISION)
-    X10 = -tl.dot(X10.to(INNER), X00.to(INNER), input_precision=PRECISION)
-
-    X00 *= rho0[:, None] * beta0[None, :]
-    X10 *= rho1[:, None] * beta0[None, :]
-    X11 *= rho1[:, None] * beta1[None, :]
-    x00, x10, x11 = X00.to(DT), X10.to(DT), X11.to(DT)
+    X_u = X.to(DT)
     for s in range(0, V, SLICE_V):
         c = s + tl.arange(0, SLICE_V)
-        v0 = tl.load(v + row0[:, None] * stride_v + head * V + c, here0[:, None], 0.0).to(DT)
-        v1 = tl.load(v + row1[:, None] * stride_v + head * V + c, here1[:, None], 0.0).to(DT)
+        x = tl.load(v + row[:, None] * stride_v + head * V + c, here[:, None], 0.0).to(DT)
         u_at = U + place * (64 * V) + r[:, None] * V + c
-        tl.store(u_at, tl.dot(x00, v0, input_precision=PRECISION).to(DT))
-        u1 = tl.dot(x11, v1, tl.dot(x10, v0, input_precision=PRECISION), input_precision=PRECISION)
-        tl.store(u_at + HALF * V, u1.to(DT))
-
-    x00, x10 = (X00 * rho0[None, :]).to(DT), (X10 * rho0[None, :]).to(DT)
-    x11 = (X11 * rho1[None, :]).to(DT)
+        tl.store(u_at, tl.dot(X_u, x, input_precision=PRECISION).to(DT))
+    X_w = (X * rho[None, :]).to(DT)
     tl.debug_barrier()  # e^G k lies where W will: other threads of this program wrote it
     for s in range(0, K, SLICE_K):
         w_at = W + place * (64 * K) + r[:, None] * K + s + tl.arange(0, SLICE_K)
-        kd0, kd1 = tl.load(w_at), tl.load(w_at + HALF * K)
-        w0 = tl.dot(x00, kd0, input_precision=PRECISION).to(DT)
-        w1 = tl.dot(x11, kd1, tl.dot(x10, kd0, input_precision=PRECISION), input_precision=PRECISION).to(DT)
+        x = tl.load(w_at)
+        w = tl.dot(X_w, x, input_precision=PRECISION).to(DT)
         tl.debug_barrier()
-        tl.store(w_at, w0)
-        tl.store(w_at + HALF * K, w1)
+        tl.store(w_at, w)
 
 
 @triton.jit
