@@ -13,7 +13,9 @@ the two halves of a chunk at their border (both parts ≤ 1), within a half at i
 above 2^-RANGE, else at every dyadic level (all parts ≤ 1). Sums of gates never span more than a half.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 import torch
 import triton
@@ -22,13 +24,14 @@ from torch import Tensor
 
 from kernels.gpu.packing import CHUNK, Packing
 
+Launch = Callable[[], Any]
 EPS = 1e-6  # inside the root of the L2 norm
 RANGE = tl.constexpr(100.0)  # log2 units; 2^±100 leaves bf16 room for raw keys up to 2^27
 SLICE = 1024  # chunks whose factors are held at once: 2.4 GB at 32 heads
 
 # One configuration a shape; bench/h200/kda_prefill_tune.py tries others by hand.
 FACTORS = {"slice_k": 32, "slice_v": 64, "num_warps": 4, "num_stages": 1}
-SCAN = {"num_warps": 4, "num_stages": 3}
+SCAN = {"columns": 32, "num_warps": 4, "num_stages": 3}
 
 
 @triton.jit
@@ -62,7 +65,9 @@ def _centred_products(q, k, G, M0, M1, P, L, DT: tl.constexpr, PRECISION: tl.con
 
 
 @triton.jit
-def _level_products(q, k, g, P, L, SIDE: tl.constexpr, SLICE_K: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr):
+def _level_products(
+    q, k, g, P, L, SIDE: tl.constexpr, SLICE_K: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr
+):
     """Of these products those of the later SIDE rows of each block of 2 SIDE with its earlier rows."""
     r = tl.arange(0, 64)
     blocks = tl.reshape(g, (64 // SIDE, SIDE, SLICE_K))
@@ -230,27 +235,6 @@ def _scan(
     tl.store(held, S)
 
 
-@dataclass(frozen=True)
-class _Factors:
-    """Scratch for some chunks; the field order is that of the kernels' arguments."""
-
-    U: Tensor
-    W: Tensor
-    Qd: Tensor
-    Kd: Tensor
-    P: Tensor
-    total: Tensor
-    q_norm: Tensor
-
-    @classmethod
-    def empty(cls, chunks: int, H: int, K: int, V: int, dtype: torch.dtype, device: torch.device) -> "_Factors":
-        wide = [torch.empty(chunks, H, CHUNK, n, dtype=dtype, device=device) for n in (V, K, K, K, CHUNK)]
-        return cls(*wide, *(torch.empty(chunks, H, n, device=device) for n in (K, CHUNK)))
-
-    def tensors(self) -> list[Tensor]:
-        return [self.U, self.W, self.Qd, self.Kd, self.P, self.total, self.q_norm]
-
-
 def kda_prefill(
     q: Tensor,
     k: Tensor,
@@ -273,29 +257,48 @@ def kda_prefill(
     the packing numbers them. K and V are powers of two from 16 up. A sequence that is cut at a multiple of 64 rows and
     goes on later has the same bits; so has one that is packed with others.
     """
-    rows, H, K = q.shape
-    V = v.shape[2]
+    o = torch.empty(v.shape, dtype=q.dtype, device=q.device)
+    for factors, scan in launches(q, k, v, a, b, A_log, dt_bias, packing, pool, slots, snapshots, o):
+        factors()
+        scan()
+    return o
+
+
+def launches(
+    q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, A_log: Tensor, dt_bias: Tensor, packing: Packing,
+    pool: Tensor, slots: Tensor, snapshots: tuple[Tensor, Tensor] | None, o: Tensor,
+) -> Iterator[tuple[Launch, Launch]]:  # fmt: skip
+    """The two launches of each slice of the packing, in order; they share one scratch."""
+    H, K, V = *q.shape[1:], v.shape[2]
     q, k, v, a = (_rows(x) for x in (q, k, v, a))
     dtype, precision = (torch.float32, "tf32x3") if q.dtype == torch.float32 else (torch.bfloat16, "tf32")
-    o = torch.empty(rows, H, V, dtype=q.dtype, device=q.device)
     table = _snapshot_table(packing, snapshots)
-    columns = _columns(packing.sequences, H, V, q)
-    scratch = _Factors.empty(min(packing.chunks, SLICE), H, K, V, dtype, q.device).tensors()
+    columns, stages = _columns(packing.sequences, H, V, q), SCAN["num_stages"] if dtype == torch.bfloat16 else 1
+    scratch = _scratch(min(packing.chunks, SLICE), H, K, V, dtype, q.device)
     slice_k, slice_v = min(K, FACTORS["slice_k"]), min(V, FACTORS["slice_v"])
     for start in range(0, packing.chunks, SLICE):
         stop = min(start + SLICE, packing.chunks)
-        _factors[(H, stop - start)](
-            q, k, v, a, b, A_log, dt_bias, packing.starts, packing.first_chunk, packing.sequence_of, *scratch,
-            start, K**-0.5, q.stride(0), k.stride(0), v.stride(0), a.stride(0), b.stride(0),
-            H, K, V, slice_k, slice_v, *_types(dtype), precision, EPS,
-            num_warps=FACTORS["num_warps"], num_stages=FACTORS["num_stages"],
+        yield (
+            partial(
+                _factors[(H, stop - start)],
+                q, k, v, a, b, A_log, dt_bias, packing.starts, packing.first_chunk, packing.sequence_of, *scratch,
+                start, K**-0.5, q.stride(0), k.stride(0), v.stride(0), a.stride(0), b.stride(0),
+                H, K, V, slice_k, slice_v, *_types(dtype), precision, EPS,
+                num_warps=FACTORS["num_warps"], num_stages=FACTORS["num_stages"],
+            ),
+            partial(
+                _scan[(V // columns, packing.sequences * H)],
+                *scratch, o, pool, slots, packing.starts, packing.first_chunk, *table,
+                start, stop, pool.stride(0), H, K, V, columns, stages, snapshots is not None, precision,
+                num_warps=SCAN["num_warps"],
+            ),
         )  # fmt: skip
-        _scan[(V // columns, packing.sequences * H)](
-            *scratch, o, pool, slots, packing.starts, packing.first_chunk, *table,
-            start, stop, pool.stride(0), H, K, V, columns, _stages(dtype), snapshots is not None, precision,
-            num_warps=SCAN["num_warps"],
-        )  # fmt: skip
-    return o
+
+
+def _scratch(chunks: int, H: int, K: int, V: int, dtype: torch.dtype, device: torch.device) -> list[Tensor]:
+    """U, W, Qd, Kd, P, total, q_norm of `_factors`."""
+    wide = [torch.empty(chunks, H, CHUNK, n, dtype=dtype, device=device) for n in (V, K, K, K, CHUNK)]
+    return wide + [torch.empty(chunks, H, n, dtype=torch.float32, device=device) for n in (K, CHUNK)]
 
 
 def _types(dtype: torch.dtype) -> tuple[tl.dtype, tl.dtype]:
@@ -322,8 +325,4 @@ def _snapshot_table(packing: Packing, snapshots: tuple[Tensor, Tensor] | None) -
 def _columns(sequences: int, H: int, V: int, like: Tensor) -> int:
     """Of the state that a program of the scan holds: 32, or 16 where that leaves most of the device idle."""
     units = torch.cuda.get_device_properties(like.device).multi_processor_count if like.is_cuda else 1
-    return min(V, 16 if sequences * H * V // 32 <= units // 2 else 32)
-
-
-def _stages(dtype: torch.dtype) -> int:
-    return 1 if dtype == torch.float32 else SCAN["num_stages"]
+    return min(V, 16 if sequences * H * V // 32 <= units // 2 else SCAN["columns"])

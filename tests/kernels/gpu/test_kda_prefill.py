@@ -86,7 +86,9 @@ def sized(**named):
     return named | (dict(heads=4, key=128, value=128, dtype=torch.bfloat16) if ON_GPU else {})
 
 
-@pytest.mark.parametrize("length", [1, 31, 63, 64, 65, pytest.param(255, marks=on_gpu), pytest.param(257, marks=on_gpu)])
+@pytest.mark.parametrize(
+    "length", [1, 31, 63, 64, 65, pytest.param(255, marks=on_gpu), pytest.param(257, marks=on_gpu)]
+)
 def test_any_length(device, length):
     Batch([length], device, **sized()).check()
 
