@@ -4,8 +4,8 @@ For a chunk of 64 rows with the running sum G of the gates, S the state before i
 
     (I + L) N = β (V − (e^G K̂) S);  O = (e^G Q̂) S + P N;  S ← e^{G_C} S + (e^{G_C − G} K̂)ᵀ N
 
-`_factors` makes, for every chunk and head, all that does not need S: U and W with N = U − W S, P, and the decayed rows.
-`_scan` keeps S in registers along a sequence. A row's norm is one number a row, so it is never applied to the wide rows:
+`_factors` makes all of a chunk and head that does not need S: U and W with N = U − W S, P, and the decayed rows.
+`_scan` keeps S in registers along a sequence. The norm is one number a row, so it is never applied to the wide rows:
 with ρ = 1/‖k‖ the scan works on ρN, which takes the raw k everywhere else; ρ goes into the small inverse, 1/‖q‖ into O.
 
 Exponents are base 2. The gate is unbounded, so decays are split only where both parts are known to be in range: between
