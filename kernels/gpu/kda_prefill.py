@@ -14,7 +14,7 @@ above 2^-RANGE, else at every dyadic level (all parts ≤ 1). Sums of gates neve
 """
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ from kernels.gpu.packing import CHUNK, Packing
 Launch = Callable[[], Any]
 EPS = 1e-6  # inside the root of the L2 norm
 RANGE = tl.constexpr(100.0)  # log2 units; 2^±100 leaves bf16 room for raw keys up to 2^27
+SINCE_START, UNTIL_END, OWN_MIDDLE, FIRST_MIDDLE, LEVELS = (tl.constexpr(n) for n in range(5))  # in `_windows`
 SLICE = 1024  # chunks whose factors are held at once: 2.4 GB at 32 heads
 
 # One configuration a shape; bench/h200/kda_prefill_tune.py tries others by hand.
@@ -39,56 +40,63 @@ def _log2_decay(x, rate, bias, here):
     """``−e^A softplus(x + bias)`` in log2 units. x [n,K]; rate scalar; bias [K]; rows not ``here`` decay nothing."""
     y = (x.to(tl.float32) + bias[None, :]) * 1.4426950408889634
     t = tl.exp2(-tl.abs(y))
-    small = t * (1.4426950408889634 - t * (0.7213475204444817 - t * 0.4808983469629878))  # near 1 log2 is inaccurate
-    log1p = tl.where(t < 0.0078125, small, tl.log2(1.0 + t))
-    return tl.where(here[:, None], -rate * (tl.maximum(y, 0.0) + log1p), 0.0)
+    p = 0.06378752545599763 - t * 0.012370624020021448  # log2(1 + t) / t on [0, 1], to 3e-7: tl.log2 takes 25 steps
+    p = p * t - 0.15559986223189798
+    p = p * t + 0.25617962368784614
+    p = p * t - 0.35345465030849255
+    p = p * t + 0.48007374224813193
+    p = p * t - 0.7213107222027899
+    p = p * t + 1.442694767073965
+    return tl.where(here[:, None], -rate * (tl.maximum(y, 0.0) + t * p), 0.0)
 
 
 @triton.jit
-def _centred_products(q, k, G, M0, M1, P, L, DT: tl.constexpr, PRECISION: tl.constexpr):
+def _sums(windows, n: tl.constexpr, high, low, PRECISION: tl.constexpr):
+    """[64,K]: for each row the sum of the gates that row of window n selects. high + low [64,K] are the gates."""
+    r = tl.arange(0, 64)
+    window = tl.load(windows + n * 4096 + r[:, None] * 64 + r[None, :])
+    return tl.dot(window, low, tl.dot(window, high, input_precision=PRECISION), input_precision=PRECISION)
+
+
+@triton.jit
+def _centred_products(q, k, own, first, P, L, DT: tl.constexpr, PRECISION: tl.constexpr):
     """Adds the decayed products of q and of k with k, right for i ≤ r; above the diagonal anything, even inf.
 
-    q, k, G [64,K]; M0, M1 [K] are G in the middle of each half. Columns of the first half are reached by all rows, with
-    the decay split at M0, those of the second by its own rows, split at M1.
+    q, k [64,K]; own, first [64,K]: sums of gates since the middle of the row's half, since that of the first half.
+    Columns of the first half are reached by all rows, those of the second by its own.
     """
     second = tl.arange(0, 64)[:, None] >= 32
-    right = k * tl.exp2(tl.where(second, M1[None, :], M0[None, :]) - G)
-    left = tl.exp2(G - M0[None, :])
-    near = tl.trans(tl.where(second, 0.0, right).to(DT))
+    right = (k * tl.exp2(-own)).to(DT)
+    near = tl.trans(tl.where(second, 0.0, right))
+    left = tl.exp2(first)
     P = tl.dot((q * left).to(DT), near, P, input_precision=PRECISION)
     L = tl.dot((k * left).to(DT), near, L, input_precision=PRECISION)
-    left = tl.exp2(G - M1[None, :])  # inf in the first half: selected away, not multiplied
-    near = tl.trans(tl.where(second, right, 0.0).to(DT))
-    P = tl.dot(tl.where(second, q * left, 0.0).to(DT), near, P, input_precision=PRECISION)
-    L = tl.dot(tl.where(second, k * left, 0.0).to(DT), near, L, input_precision=PRECISION)
+    near = tl.trans(tl.where(second, right, 0.0))
+    left = tl.where(second, tl.exp2(own), 0.0)
+    P = tl.dot((q * left).to(DT), near, P, input_precision=PRECISION)
+    L = tl.dot((k * left).to(DT), near, L, input_precision=PRECISION)
     return P, L
 
 
 @triton.jit
-def _level_products(
-    q, k, g, P, L, SIDE: tl.constexpr, SLICE_K: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr
-):
+def _level_products(q, k, decay, P, L, SIDE: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr):
     """Of these products those of the later SIDE rows of each block of 2 SIDE with its earlier rows."""
-    r = tl.arange(0, 64)
-    blocks = tl.reshape(g, (64 // SIDE, SIDE, SLICE_K))
-    since = tl.cumsum(blocks, 1)
-    until = tl.cumsum(blocks, 1, reverse=True) - blocks
-    later = (tl.arange(0, 64 // SIDE) % 2 == 1)[:, None, None]
-    decay = tl.exp2(tl.reshape(tl.where(later, since, until), (64, SLICE_K)))
+    row, column = tl.arange(0, 64)[:, None], tl.arange(0, 64)[None, :]
     kd = (k * decay).to(DT)
-    meet = (r[:, None] // SIDE == r[None, :] // SIDE + 1) & ((r // SIDE) % 2 == 1)[:, None]
+    meet = ((row ^ column) // SIDE == 1) & (row > column)
     P += tl.where(meet, tl.dot((q * decay).to(DT), tl.trans(kd), input_precision=PRECISION), 0.0)
     L += tl.where(meet, tl.dot(kd, tl.trans(kd), input_precision=PRECISION), 0.0)
     return P, L
 
 
 @triton.jit
-def _dyadic_products(q, k, g, P, L, SLICE_K: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr):
-    """The same for any gates g [64,K]: two rows meet at the level where they lie in the two halves of one block."""
+def _dyadic_products(q, k, windows, high, low, P, L, DT: tl.constexpr, PRECISION: tl.constexpr):
+    """The same for any gates: two rows meet at the level where they lie in the two halves of one block."""
     r = tl.arange(0, 64)
     P += tl.where(r[:, None] == r[None, :], tl.sum(q * k, 1)[:, None], 0.0)
     for level in tl.static_range(6):
-        P, L = _level_products(q, k, g, P, L, 1 << level, SLICE_K, DT, PRECISION)
+        decay = tl.exp2(_sums(windows, LEVELS + level, high, low, PRECISION))
+        P, L = _level_products(q, k, decay, P, L, 1 << level, DT, PRECISION)
     return P, L
 
 
@@ -96,7 +104,7 @@ def _dyadic_products(q, k, g, P, L, SLICE_K: tl.constexpr, DT: tl.constexpr, PRE
 def _merged(X, L, SIDE: tl.constexpr, INNER: tl.constexpr, PRECISION: tl.constexpr):
     """Inverses of the diagonal blocks of side 2 SIDE from those of side SIDE: [A 0; C B]⁻¹ = [A⁻¹ 0; −B⁻¹CA⁻¹ B⁻¹]."""
     r = tl.arange(0, 64)
-    meet = (r[:, None] // SIDE == r[None, :] // SIDE + 1) & ((r // SIDE) % 2 == 1)[:, None]
+    meet = (r[:, None] ^ r[None, :]) // SIDE == 1  # and L has nothing above the diagonal
     outer = X.to(INNER)
     step = tl.dot(outer, tl.where(meet, L, 0.0).to(INNER), input_precision=PRECISION)
     return X - tl.dot(step.to(INNER), outer, input_precision=PRECISION)
@@ -118,7 +126,7 @@ def _inverse(L, INNER: tl.constexpr, PRECISION: tl.constexpr):
 
 @triton.jit
 def _factors(
-    q, k, v, a, b, A_log, dt_bias, starts, first_chunk, sequence_of,
+    q, k, v, a, b, A_log, dt_bias, starts, first_chunk, sequence_of, windows,
     U, W, Qd, Kd, P, total, q_norm,
     from_chunk, q_scale, stride_q, stride_k, stride_v, stride_a, stride_b,
     H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, SLICE_K: tl.constexpr, SLICE_V: tl.constexpr,
@@ -149,23 +157,21 @@ def _factors(
         y = tl.load(k + row[:, None] * stride_k + at, here[:, None], 0.0).to(tl.float32)
         qq += tl.sum(x * x, 1)
         kk += tl.sum(y * y, 1)
-        G, end = tl.cumsum(g, 0), tl.sum(g, 0)
-        M0 = tl.sum(tl.where((r < 16)[:, None], g, 0.0), 0)
-        M = tl.sum(tl.where((r < 32)[:, None], g, 0.0), 0)
-        M1 = tl.sum(tl.where((r < 48)[:, None], g, 0.0), 0)
-        steepest = tl.min(tl.minimum(tl.minimum(M0, M - M0), tl.minimum(M1 - M, end - M1)), 0)
-        if steepest > -RANGE:
-            products, L = _centred_products(x, y, G, M0, M1, products, L, DT, PRECISION)
-            until = end[None, :] - G
+        high = g.to(DT)
+        low = (g - high.to(tl.float32)).to(DT)
+        own = _sums(windows, OWN_MIDDLE, high, low, PRECISION)
+        if tl.max(tl.max(tl.abs(own), 1), 0) < RANGE:
+            first = _sums(windows, FIRST_MIDDLE, high, low, PRECISION)
+            products, L = _centred_products(x, y, own, first, products, L, DT, PRECISION)
         else:
-            products, L = _dyadic_products(x, y, g, products, L, SLICE_K, DT, PRECISION)
-            until = tl.cumsum(g, 0, reverse=True) - g  # the difference above would be one of large sums
-        decay = tl.exp2(G)
+            products, L = _dyadic_products(x, y, windows, high, low, products, L, DT, PRECISION)
         target = place * (64 * K) + r[:, None] * K + c
+        decay = tl.exp2(_sums(windows, UNTIL_END, high, low, PRECISION))
+        tl.store(Kd + target, (y * decay).to(DT))
+        decay = tl.exp2(_sums(windows, SINCE_START, high, low, PRECISION))
         tl.store(Qd + target, (x * decay).to(DT))
         tl.store(W + target, (y * decay).to(DT))
-        tl.store(Kd + target, (y * tl.exp2(until)).to(DT))
-        tl.store(total + place * K + c, tl.exp2(end))
+        tl.store(total + place * K + c + tl.zeros((64, 1), tl.int32), decay, r[:, None] == 63)
 
     tl.store(q_norm + place * 64 + r, tl.rsqrt(qq + EPS) * q_scale)
     tl.store(
@@ -281,7 +287,7 @@ def launches(
         yield (
             partial(
                 _factors[(H, stop - start)],
-                q, k, v, a, b, A_log, dt_bias, packing.starts, packing.first_chunk, packing.sequence_of, *scratch,
+                q, k, v, a, b, A_log, dt_bias, packing.starts, packing.first_chunk, packing.sequence_of, _windows(dtype, q.device), *scratch,
                 start, K**-0.5, q.stride(0), k.stride(0), v.stride(0), a.stride(0), b.stride(0),
                 H, K, V, slice_k, slice_v, *_types(dtype), precision, EPS,
                 num_warps=FACTORS["num_warps"], num_stages=FACTORS["num_stages"],
@@ -299,6 +305,20 @@ def _scratch(chunks: int, H: int, K: int, V: int, dtype: torch.dtype, device: to
     """U, W, Qd, Kd, P, total, q_norm of `_factors`."""
     wide = [torch.empty(chunks, H, CHUNK, n, dtype=dtype, device=device) for n in (V, K, K, K, CHUNK)]
     return wide + [torch.empty(chunks, H, n, dtype=torch.float32, device=device) for n in (K, CHUNK)]
+
+
+@cache
+def _windows(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """[10,64,64]: which gates each exponent of a row sums; −1 for those after the row. Made by the first call."""
+    r, j = torch.arange(CHUNK, device=device)[:, None], torch.arange(CHUNK, device=device)[None]
+    windows = [j <= r, j > r]
+    own = r // 32 * 32 + 15
+    for middle in (own, torch.full_like(own, 15)):
+        windows.append(((j > middle) & (j <= r)).int() - ((j > r) & (j <= middle)).int())
+    for side in (1, 2, 4, 8, 16, 32):
+        last = r // (2 * side) * (2 * side) + side - 1  # of the earlier half of the row's block
+        windows.append((j > torch.minimum(r, last)) & (j <= torch.maximum(r, last)))
+    return torch.stack([window.to(dtype) for window in windows])
 
 
 def _types(dtype: torch.dtype) -> tuple[tl.dtype, tl.dtype]:
