@@ -102,23 +102,23 @@ def _dyadic_products(q, k, windows, high, low, P, L, DT: tl.constexpr, PRECISION
 
 @triton.jit
 def _merged(X, L, SIDE: tl.constexpr, INNER: tl.constexpr, PRECISION: tl.constexpr):
-    """Inverses of the diagonal blocks of side 2 SIDE from those of side SIDE: [A 0; C B]⁻¹ = [A⁻¹ 0; −B⁻¹CA⁻¹ B⁻¹]."""
+    """Inverses of the diagonal blocks of side 2 SIDE from those of side SIDE: [A 0; −C B]⁻¹ = [A⁻¹ 0; B⁻¹CA⁻¹ B⁻¹]."""
     r = tl.arange(0, 64)
     meet = (r[:, None] ^ r[None, :]) // SIDE == 1  # and L has nothing above the diagonal
     outer = X.to(INNER)
     step = tl.dot(outer, tl.where(meet, L, 0.0).to(INNER), input_precision=PRECISION)
-    return X - tl.dot(step.to(INNER), outer, input_precision=PRECISION)
+    return tl.dot(step.to(INNER), outer, X, input_precision=PRECISION)
 
 
 @triton.jit
 def _inverse(L, INNER: tl.constexpr, PRECISION: tl.constexpr):
-    """(I + L)⁻¹ of a strictly lower L [64,64], merged from blocks of 2 rows up.
+    """(I − L)⁻¹ of a strictly lower L [64,64], merged from blocks of 2 rows up.
 
     Every entry is a product of contractions, at most 1: fp16 operands lose little. (Powers of L would grow.)
     """
     r = tl.arange(0, 64)
     row, column = r[:, None], r[None, :]
-    X = tl.where(row == column, 1.0, tl.where((row == column + 1) & (row % 2 == 1), -L, 0.0))
+    X = tl.where(row == column, 1.0, tl.where((row ^ column) == 1, L, 0.0))
     for level in tl.static_range(1, 6):
         X = _merged(X, L, 1 << level, INNER, PRECISION)
     return X
@@ -147,6 +147,10 @@ def _factors(
     products = tl.zeros((64, 64), tl.float32)
     L = tl.zeros((64, 64), tl.float32)
     qq, kk = tl.zeros((64,), tl.float32), tl.zeros((64,), tl.float32)
+
+    pair = tl.arange(0, 2)[None, :]  # summed at once: a plain load would be repeated in every layout that wants it
+    logit = tl.load(b + row[:, None] * stride_b + head + pair * 0, here[:, None] & (pair == 0), 0.0)
+    logit = tl.sum(logit.to(tl.float32), 1)
 
     for s in range(0, K, SLICE_K):
         c = s + tl.arange(0, SLICE_K)
@@ -178,10 +182,11 @@ def _factors(
         P + place * (64 * 64) + r[:, None] * 64 + r,
         tl.where(r[:, None] >= r[None, :], products, 0.0).to(DT),
     )
+    # (I + βA)⁻¹ β = β (I + Aβ)⁻¹: one factor for the columns of A, one for the rows of the inverse
     rho = tl.rsqrt(kk + EPS)
-    beta = tl.sigmoid(tl.load(b + row * stride_b + head, here, 0.0).to(tl.float32))
-    L = tl.where(r[:, None] > r[None, :], L * (beta * rho)[:, None] * rho[None, :], 0.0)
-    X = _inverse(L, INNER, PRECISION) * rho[:, None] * beta[None, :]
+    written = rho * tl.sigmoid(logit)
+    L = tl.where(r[:, None] > r[None, :], L * (-rho)[:, None] * written[None, :], 0.0)
+    X = _inverse(L, INNER, PRECISION) * written[:, None]
 
     X_u = X.to(DT)
     for s in range(0, V, SLICE_V):
