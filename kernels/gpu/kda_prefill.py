@@ -31,7 +31,7 @@ SINCE_START, UNTIL_END, OWN_MIDDLE, FIRST_MIDDLE, LEVELS = (tl.constexpr(n) for 
 SLICE = 1024  # chunks whose factors are held at once: 2.4 GB at 32 heads
 
 # One configuration a shape; bench/h200/kda_prefill_tune.py tries others by hand.
-FACTORS = {"slice_k": 32, "slice_v": 64, "num_warps": 4, "num_stages": 1}
+FACTORS = {"slice_k": 32, "slice_v": 64, "num_warps": 4, "num_stages": 1, "maxnreg": 168}
 SCAN = {"columns": 32, "num_warps": 4, "num_stages": 3}
 
 
@@ -51,7 +51,7 @@ def _log2_decay(x, rate, bias, here):
 
 
 @triton.jit
-def _sums(windows, n: tl.constexpr, high, low, PRECISION: tl.constexpr):
+def _sums(windows, n, high, low, PRECISION: tl.constexpr):
     """[64,K]: for each row the sum of the gates that row of window n selects. high + low [64,K] are the gates."""
     r = tl.arange(0, 64)
     window = tl.load(windows + n * 4096 + r[:, None] * 64 + r[None, :])
@@ -79,24 +79,19 @@ def _centred_products(q, k, own, first, P, L, DT: tl.constexpr, PRECISION: tl.co
 
 
 @triton.jit
-def _level_products(q, k, decay, P, L, SIDE: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr):
-    """Of these products those of the later SIDE rows of each block of 2 SIDE with its earlier rows."""
-    row, column = tl.arange(0, 64)[:, None], tl.arange(0, 64)[None, :]
-    kd = (k * decay).to(DT)
-    meet = ((row ^ column) // SIDE == 1) & (row > column)
-    P += tl.where(meet, tl.dot((q * decay).to(DT), tl.trans(kd), input_precision=PRECISION), 0.0)
-    L += tl.where(meet, tl.dot(kd, tl.trans(kd), input_precision=PRECISION), 0.0)
-    return P, L
-
-
-@triton.jit
 def _dyadic_products(q, k, windows, high, low, P, L, DT: tl.constexpr, PRECISION: tl.constexpr):
-    """The same for any gates: two rows meet at the level where they lie in the two halves of one block."""
-    r = tl.arange(0, 64)
-    P += tl.where(r[:, None] == r[None, :], tl.sum(q * k, 1)[:, None], 0.0)
-    for level in tl.static_range(6):
+    """The same for any gates: two rows meet at the level where they lie in the two halves of one block.
+
+    A loop at run time: unrolled, its masks would be made before every program's first slice.
+    """
+    row, column = tl.arange(0, 64)[:, None], tl.arange(0, 64)[None, :]
+    P += tl.where(row == column, tl.sum(q * k, 1)[:, None], 0.0)
+    for level in range(6):
         decay = tl.exp2(_sums(windows, LEVELS + level, high, low, PRECISION))
-        P, L = _level_products(q, k, decay, P, L, 1 << level, DT, PRECISION)
+        kd = (k * decay).to(DT)
+        meet = (row > column) & ((row ^ column) >> level == 1)
+        P += tl.where(meet, tl.dot((q * decay).to(DT), tl.trans(kd), input_precision=PRECISION), 0.0)
+        L += tl.where(meet, tl.dot(kd, tl.trans(kd), input_precision=PRECISION), 0.0)
     return P, L
 
 
@@ -142,40 +137,49 @@ def _factors(
     place = (tl.program_id(1) * H + head).to(tl.int64)
     r = tl.arange(0, 64)
     here = begin + r < tl.load(starts + sequence + 1)
-    row = (begin + r).to(tl.int64)
+    begin = begin.to(tl.int64)
+    q += begin * stride_q + head * K
+    k += begin * stride_k + head * K
+    v += begin * stride_v + head * V
+    a += begin * stride_a + head * K
+    b += begin * stride_b + head
+    U += place * (64 * V)
+    W += place * (64 * K)
+    Qd += place * (64 * K)
+    Kd += place * (64 * K)
+    total += place * K
     rate = tl.exp2(tl.load(A_log + head) * 1.4426950408889634)
     products = tl.zeros((64, 64), tl.float32)
     L = tl.zeros((64, 64), tl.float32)
     qq, kk = tl.zeros((64,), tl.float32), tl.zeros((64,), tl.float32)
 
     pair = tl.arange(0, 2)[None, :]  # summed at once: a plain load would be repeated in every layout that wants it
-    logit = tl.load(b + row[:, None] * stride_b + head + pair * 0, here[:, None] & (pair == 0), 0.0)
+    logit = tl.load(b + r[:, None] * stride_b + pair * 0, here[:, None] & (pair == 0), 0.0)
     logit = tl.sum(logit.to(tl.float32), 1)
 
     for s in range(0, K, SLICE_K):
         c = s + tl.arange(0, SLICE_K)
-        at = head * K + c
-        g = tl.load(a + row[:, None] * stride_a + at, here[:, None], 0.0)
-        g = _log2_decay(g, rate, tl.load(dt_bias + at), here)
-        x = tl.load(q + row[:, None] * stride_q + at, here[:, None], 0.0).to(tl.float32)
-        y = tl.load(k + row[:, None] * stride_k + at, here[:, None], 0.0).to(tl.float32)
+        g = tl.load(a + r[:, None] * stride_a + c, here[:, None], 0.0)
+        g = _log2_decay(g, rate, tl.load(dt_bias + head * K + c), here)
+        x = tl.load(q + r[:, None] * stride_q + c, here[:, None], 0.0).to(tl.float32)
+        y = tl.load(k + r[:, None] * stride_k + c, here[:, None], 0.0).to(tl.float32)
         qq += tl.sum(x * x, 1)
         kk += tl.sum(y * y, 1)
         high = g.to(DT)
         low = (g - high.to(tl.float32)).to(DT)
         own = _sums(windows, OWN_MIDDLE, high, low, PRECISION)
-        if tl.max(tl.max(tl.abs(own), 1), 0) < RANGE:
+        if tl.max(tl.abs(own)) < RANGE:
             first = _sums(windows, FIRST_MIDDLE, high, low, PRECISION)
             products, L = _centred_products(x, y, own, first, products, L, DT, PRECISION)
         else:
             products, L = _dyadic_products(x, y, windows, high, low, products, L, DT, PRECISION)
-        target = place * (64 * K) + r[:, None] * K + c
+        target = r[:, None] * K + c
         decay = tl.exp2(_sums(windows, UNTIL_END, high, low, PRECISION))
         tl.store(Kd + target, (y * decay).to(DT))
         decay = tl.exp2(_sums(windows, SINCE_START, high, low, PRECISION))
         tl.store(Qd + target, (x * decay).to(DT))
         tl.store(W + target, (y * decay).to(DT))
-        tl.store(total + place * K + c + tl.zeros((64, 1), tl.int32), decay, r[:, None] == 63)
+        tl.store(total + c + tl.zeros((64, 1), tl.int32), decay, r[:, None] == 63)
 
     tl.store(q_norm + place * 64 + r, tl.rsqrt(qq + EPS) * q_scale)
     tl.store(
@@ -191,13 +195,12 @@ def _factors(
     X_u = X.to(DT)
     for s in range(0, V, SLICE_V):
         c = s + tl.arange(0, SLICE_V)
-        x = tl.load(v + row[:, None] * stride_v + head * V + c, here[:, None], 0.0).to(DT)
-        u_at = U + place * (64 * V) + r[:, None] * V + c
-        tl.store(u_at, tl.dot(X_u, x, input_precision=PRECISION).to(DT))
+        x = tl.load(v + r[:, None] * stride_v + c, here[:, None], 0.0).to(DT)
+        tl.store(U + r[:, None] * V + c, tl.dot(X_u, x, input_precision=PRECISION).to(DT))
     X_w = (X * rho[None, :]).to(DT)
     tl.debug_barrier()  # e^G k lies where W will: other threads of this program wrote it
     for s in range(0, K, SLICE_K):
-        w_at = W + place * (64 * K) + r[:, None] * K + s + tl.arange(0, SLICE_K)
+        w_at = W + r[:, None] * K + s + tl.arange(0, SLICE_K)
         x = tl.load(w_at)
         w = tl.dot(X_w, x, input_precision=PRECISION).to(DT)
         tl.debug_barrier()
@@ -295,7 +298,7 @@ def launches(
                 q, k, v, a, b, A_log, dt_bias, packing.starts, packing.first_chunk, packing.sequence_of, _windows(dtype, q.device), *scratch,
                 start, K**-0.5, q.stride(0), k.stride(0), v.stride(0), a.stride(0), b.stride(0),
                 H, K, V, slice_k, slice_v, *_types(dtype), precision, EPS,
-                num_warps=FACTORS["num_warps"], num_stages=FACTORS["num_stages"],
+                num_warps=FACTORS["num_warps"], num_stages=FACTORS["num_stages"], maxnreg=FACTORS["maxnreg"],
             ),
             partial(
                 _scan[(V // columns, packing.sequences * H)],
