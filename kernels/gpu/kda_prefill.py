@@ -28,6 +28,7 @@ Launch = Callable[[], Any]
 EPS = 1e-6  # inside the root of the L2 norm
 RANGE = tl.constexpr(100.0)  # log2 units; 2^±100 leaves bf16 room for raw keys up to 2^27
 SINCE_START, UNTIL_END, OWN_MIDDLE, FIRST_MIDDLE, LEVELS = (tl.constexpr(n) for n in range(5))  # in `_windows`
+MEETINGS, DIAGONAL = tl.constexpr(10), tl.constexpr(16)
 SLICE = 1024  # chunks whose factors are held at once: 2.4 GB at 32 heads
 
 # One configuration a shape; bench/h200/kda_prefill_tune.py tries others by hand.
@@ -51,10 +52,16 @@ def _log2_decay(x, rate, bias, here):
 
 
 @triton.jit
+def _table(windows, n):
+    """[64,64]"""
+    r = tl.arange(0, 64)
+    return tl.load(windows + n * 4096 + r[:, None] * 64 + r[None, :])
+
+
+@triton.jit
 def _sums(windows, n, high, low, PRECISION: tl.constexpr):
     """[64,K]: for each row the sum of the gates that row of window n selects. high + low [64,K] are the gates."""
-    r = tl.arange(0, 64)
-    window = tl.load(windows + n * 4096 + r[:, None] * 64 + r[None, :])
+    window = _table(windows, n)
     return tl.dot(window, low, tl.dot(window, high, input_precision=PRECISION), input_precision=PRECISION)
 
 
@@ -82,16 +89,15 @@ def _centred_products(q, k, own, first, P, L, DT: tl.constexpr, PRECISION: tl.co
 def _dyadic_products(q, k, windows, high, low, P, L, DT: tl.constexpr, PRECISION: tl.constexpr):
     """The same for any gates: two rows meet at the level where they lie in the two halves of one block.
 
-    A loop at run time: unrolled, its masks would be made before every program's first slice.
+    A loop at run time, and masks from memory: what the compiler can make ahead, every program would make.
     """
-    row, column = tl.arange(0, 64)[:, None], tl.arange(0, 64)[None, :]
-    P += tl.where(row == column, tl.sum(q * k, 1)[:, None], 0.0)
+    P += tl.sum(q * k, 1)[:, None] * _table(windows, DIAGONAL).to(tl.float32)
     for level in range(6):
         decay = tl.exp2(_sums(windows, LEVELS + level, high, low, PRECISION))
         kd = (k * decay).to(DT)
-        meet = (row > column) & ((row ^ column) >> level == 1)
-        P += tl.where(meet, tl.dot((q * decay).to(DT), tl.trans(kd), input_precision=PRECISION), 0.0)
-        L += tl.where(meet, tl.dot(kd, tl.trans(kd), input_precision=PRECISION), 0.0)
+        meet = _table(windows, MEETINGS + level).to(tl.float32)
+        P += meet * tl.dot((q * decay).to(DT), tl.trans(kd), input_precision=PRECISION)
+        L += meet * tl.dot(kd, tl.trans(kd), input_precision=PRECISION)
     return P, L
 
 
@@ -317,16 +323,20 @@ def _scratch(chunks: int, H: int, K: int, V: int, dtype: torch.dtype, device: to
 
 @cache
 def _windows(dtype: torch.dtype, device: torch.device) -> Tensor:
-    """[10,64,64]: which gates each exponent of a row sums; −1 for those after the row. Made by the first call."""
+    """[17,64,64]: which gates each exponent of a row sums (−1: those after the row), then who meets at a level.
+
+    Made by the first call, which therefore cannot be one that a CUDA graph records; nor can a kernel's first call.
+    """
     r, j = torch.arange(CHUNK, device=device)[:, None], torch.arange(CHUNK, device=device)[None]
-    windows = [j <= r, j > r]
+    windows, meetings = [j <= r, j > r], []
     own = r // 32 * 32 + 15
     for middle in (own, torch.full_like(own, 15)):
         windows.append(((j > middle) & (j <= r)).int() - ((j > r) & (j <= middle)).int())
     for side in (1, 2, 4, 8, 16, 32):
         last = r // (2 * side) * (2 * side) + side - 1  # of the earlier half of the row's block
         windows.append((j > torch.minimum(r, last)) & (j <= torch.maximum(r, last)))
-    return torch.stack([window.to(dtype) for window in windows])
+        meetings.append((r // side == j // side + 1) & (r // side % 2 == 1))
+    return torch.stack([window.to(dtype) for window in (*windows, *meetings, r == j)])
 
 
 def _types(dtype: torch.dtype) -> tuple[tl.dtype, tl.dtype]:
