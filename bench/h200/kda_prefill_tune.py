@@ -15,10 +15,10 @@ from bench.h200.kda_prefill import Batch
 from bench.h200.measuring import eager_ms, errors
 
 FACTORS = [
-    {"slice_k": slice_k, "slice_v": slice_v, "num_warps": warps, "num_stages": stages}
-    for slice_k, slice_v, warps, stages in [
-        (32, 64, 4, 1), (64, 64, 4, 1), (32, 128, 4, 1), (64, 64, 8, 1), (64, 128, 8, 1), (32, 64, 8, 1),
-        (128, 128, 8, 1), (32, 64, 4, 2), (64, 64, 8, 2),
+    {"slice_k": slice_k, "slice_v": slice_v, "num_warps": warps, "maxnreg": registers}
+    for slice_k, slice_v, warps, registers in [
+        (32, 64, 4, 168), (32, 64, 4, None), (32, 64, 4, 128), (32, 32, 4, 168), (32, 128, 4, 168), (16, 64, 4, 168),
+        (16, 64, 4, 128), (64, 64, 4, None), (32, 64, 8, 128), (64, 64, 8, None),
     ]
 ]  # fmt: skip
 SCAN = [
@@ -36,7 +36,7 @@ def main() -> None:
     deadline, lines = time.monotonic() + arguments.seconds, []
     short = Batch([257], 4)
     expected = short.expected()
-    shapes = {"64k": ([65536], 32), "8k": ([8192], 32), "64x1024": ([1024] * 64, 32), "H=8 64k": ([65536], 8)}
+    shapes = {"1k": ([1024], 32), "64k": ([65536], 32), "8k": ([8192], 32), "64x1024": ([1024] * 64, 32), "H=8 64k": ([65536], 8)}
     batches = {name: Batch(*shape) for name, shape in shapes.items()}
     plan = [("FACTORS", c) for c in FACTORS] + [("SCAN", c) for c in SCAN]
     for launch, configuration in plan:

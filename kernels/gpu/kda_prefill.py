@@ -37,9 +37,17 @@ SCAN = {"columns": 32, "num_warps": 4, "num_stages": 3}
 
 
 @triton.jit
-def _log2_decay(x, rate, bias, here):
-    """``−e^A softplus(x + bias)`` in log2 units. x [n,K]; rate scalar; bias [K]; rows not ``here`` decay nothing."""
-    y = (x.to(tl.float32) + bias[None, :]) * 1.4426950408889634
+def _slice(x, stride, s, here, SLICE_K: tl.constexpr):
+    """[64,SLICE_K]: columns from s on; zeros past the end of the sequence."""
+    at = tl.arange(0, 64)[:, None] * stride + s + tl.arange(0, SLICE_K)[None, :]
+    return tl.load(x + at, here[:, None], 0.0)
+
+
+@triton.jit
+def _decays(a, stride, dt_bias, s, rate, here, SLICE_K: tl.constexpr, DT: tl.constexpr):
+    """``−e^A softplus(a + dt_bias)`` in log2 units [64,SLICE_K], as a sum of two: products take DT. rate: e^A."""
+    bias = tl.load(dt_bias + s + tl.arange(0, SLICE_K))
+    y = (_slice(a, stride, s, here, SLICE_K).to(tl.float32) + bias[None, :]) * 1.4426950408889634
     t = tl.exp2(-tl.abs(y))
     p = 0.06378752545599763 - t * 0.012370624020021448  # log2(1 + t) / t on [0, 1], to 3e-7: tl.log2 takes 25 steps
     p = p * t - 0.15559986223189798
@@ -48,7 +56,9 @@ def _log2_decay(x, rate, bias, here):
     p = p * t + 0.48007374224813193
     p = p * t - 0.7213107222027899
     p = p * t + 1.442694767073965
-    return tl.where(here[:, None], -rate * (tl.maximum(y, 0.0) + t * p), 0.0)
+    g = tl.where(here[:, None], -rate * (tl.maximum(y, 0.0) + t * p), 0.0)
+    high = g.to(DT)
+    return high, (g - high.to(tl.float32)).to(DT)
 
 
 @triton.jit
@@ -66,38 +76,46 @@ def _sums(windows, n, high, low, PRECISION: tl.constexpr):
 
 
 @triton.jit
-def _centred_products(q, k, own, first, P, L, DT: tl.constexpr, PRECISION: tl.constexpr):
+def _centred_products(q, k, own, windows, high, low, P, L, DT: tl.constexpr, PRECISION: tl.constexpr):
     """Adds the decayed products of q and of k with k, right for i ≤ r; above the diagonal anything, even inf.
 
-    q, k [64,K]; own, first [64,K]: sums of gates since the middle of the row's half, since that of the first half.
-    Columns of the first half are reached by all rows, those of the second by its own.
+    q, k [64,K]; own [64,K]: sums of gates since the middle of the row's half, at most RANGE. Columns of the second half
+    are reached by its own rows, those of the first by all rows. In this order few registers are in use at once.
     """
     second = tl.arange(0, 64)[:, None] >= 32
     right = (k * tl.exp2(-own)).to(DT)
-    near = tl.trans(tl.where(second, 0.0, right))
-    left = tl.exp2(first)
-    P = tl.dot((q * left).to(DT), near, P, input_precision=PRECISION)
-    L = tl.dot((k * left).to(DT), near, L, input_precision=PRECISION)
     near = tl.trans(tl.where(second, right, 0.0))
     left = tl.where(second, tl.exp2(own), 0.0)
+    P = tl.dot((q * left).to(DT), near, P, input_precision=PRECISION)
+    L = tl.dot((k * left).to(DT), near, L, input_precision=PRECISION)
+    near = tl.trans(tl.where(second, 0.0, right))
+    left = tl.exp2(_sums(windows, FIRST_MIDDLE, high, low, PRECISION))
     P = tl.dot((q * left).to(DT), near, P, input_precision=PRECISION)
     L = tl.dot((k * left).to(DT), near, L, input_precision=PRECISION)
     return P, L
 
 
 @triton.jit
-def _dyadic_products(q, k, windows, high, low, P, L, DT: tl.constexpr, PRECISION: tl.constexpr):
-    """The same for any gates: two rows meet at the level where they lie in the two halves of one block.
+def _dyadic_products(
+    q, k, a, dt_bias, windows, rate, here, stride_q, stride_k, stride_a,
+    K: tl.constexpr, SLICE_K: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """(P, L) of a chunk for any gates: two rows meet at the level where they lie in the two halves of one block.
 
     A loop at run time, and masks from memory: what the compiler can make ahead, every program would make.
     """
-    P += tl.sum(q * k, 1)[:, None] * _table(windows, DIAGONAL).to(tl.float32)
-    for level in range(6):
-        decay = tl.exp2(_sums(windows, LEVELS + level, high, low, PRECISION))
-        kd = (k * decay).to(DT)
-        meet = _table(windows, MEETINGS + level).to(tl.float32)
-        P += meet * tl.dot((q * decay).to(DT), tl.trans(kd), input_precision=PRECISION)
-        L += meet * tl.dot(kd, tl.trans(kd), input_precision=PRECISION)
+    P, L = tl.zeros((64, 64), tl.float32), tl.zeros((64, 64), tl.float32)
+    for s in range(0, K, SLICE_K):
+        x = _slice(q, stride_q, s, here, SLICE_K).to(tl.float32)
+        y = _slice(k, stride_k, s, here, SLICE_K).to(tl.float32)
+        high, low = _decays(a, stride_a, dt_bias, s, rate, here, SLICE_K, DT)
+        P += tl.sum(x * y, 1)[:, None] * _table(windows, DIAGONAL).to(tl.float32)
+        for level in range(6):
+            decay = tl.exp2(_sums(windows, LEVELS + level, high, low, PRECISION))
+            kd = (y * decay).to(DT)
+            meet = _table(windows, MEETINGS + level).to(tl.float32)
+            P += meet * tl.dot((x * decay).to(DT), tl.trans(kd), input_precision=PRECISION)
+            L += meet * tl.dot(kd, tl.trans(kd), input_precision=PRECISION)
     return P, L
 
 
@@ -148,6 +166,7 @@ def _factors(
     k += begin * stride_k + head * K
     v += begin * stride_v + head * V
     a += begin * stride_a + head * K
+    dt_bias += head * K
     b += begin * stride_b + head
     U += place * (64 * V)
     W += place * (64 * K)
@@ -157,7 +176,7 @@ def _factors(
     rate = tl.exp2(tl.load(A_log + head) * 1.4426950408889634)
     products = tl.zeros((64, 64), tl.float32)
     L = tl.zeros((64, 64), tl.float32)
-    qq, kk = tl.zeros((64,), tl.float32), tl.zeros((64,), tl.float32)
+    qq, kk, steepest = tl.zeros((64,), tl.float32), tl.zeros((64,), tl.float32), tl.zeros((64,), tl.float32)
 
     pair = tl.arange(0, 2)[None, :]  # summed at once: a plain load would be repeated in every layout that wants it
     logit = tl.load(b + r[:, None] * stride_b + pair * 0, here[:, None] & (pair == 0), 0.0)
@@ -165,20 +184,14 @@ def _factors(
 
     for s in range(0, K, SLICE_K):
         c = s + tl.arange(0, SLICE_K)
-        g = tl.load(a + r[:, None] * stride_a + c, here[:, None], 0.0)
-        g = _log2_decay(g, rate, tl.load(dt_bias + head * K + c), here)
-        x = tl.load(q + r[:, None] * stride_q + c, here[:, None], 0.0).to(tl.float32)
-        y = tl.load(k + r[:, None] * stride_k + c, here[:, None], 0.0).to(tl.float32)
+        x = _slice(q, stride_q, s, here, SLICE_K).to(tl.float32)
+        y = _slice(k, stride_k, s, here, SLICE_K).to(tl.float32)
         qq += tl.sum(x * x, 1)
         kk += tl.sum(y * y, 1)
-        high = g.to(DT)
-        low = (g - high.to(tl.float32)).to(DT)
+        high, low = _decays(a, stride_a, dt_bias, s, rate, here, SLICE_K, DT)
         own = _sums(windows, OWN_MIDDLE, high, low, PRECISION)
-        if tl.max(tl.abs(own)) < RANGE:
-            first = _sums(windows, FIRST_MIDDLE, high, low, PRECISION)
-            products, L = _centred_products(x, y, own, first, products, L, DT, PRECISION)
-        else:
-            products, L = _dyadic_products(x, y, windows, high, low, products, L, DT, PRECISION)
+        steepest = tl.maximum(steepest, tl.max(tl.abs(own), 1))
+        products, L = _centred_products(x, y, own, windows, high, low, products, L, DT, PRECISION)
         target = r[:, None] * K + c
         decay = tl.exp2(_sums(windows, UNTIL_END, high, low, PRECISION))
         tl.store(Kd + target, (y * decay).to(DT))
@@ -187,6 +200,10 @@ def _factors(
         tl.store(W + target, (y * decay).to(DT))
         tl.store(total + c + tl.zeros((64, 1), tl.int32), decay, r[:, None] == 63)
 
+    if tl.max(steepest, 0) >= RANGE:  # rare: what was summed is thrown away
+        products, L = _dyadic_products(
+            q, k, a, dt_bias, windows, rate, here, stride_q, stride_k, stride_a, K, SLICE_K, DT, PRECISION
+        )
     tl.store(q_norm + place * 64 + r, tl.rsqrt(qq + EPS) * q_scale)
     tl.store(
         P + place * (64 * 64) + r[:, None] * 64 + r,

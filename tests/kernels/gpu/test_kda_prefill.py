@@ -99,6 +99,22 @@ def test_any_gate(device, rate, bias):
     Batch([70], device, rate, bias, **sized()).check()
 
 
+@pytest.mark.skipif(ON_GPU, reason="a compiled kernel cannot be watched")
+def test_slow_gates_go_the_fast_way_and_fast_gates_the_exact_one(device, monkeypatch):
+    taken = []
+    exact = kda_prefill._dyadic_products
+
+    def watched(*args):
+        taken.append("exact")
+        return exact(*args)
+
+    monkeypatch.setattr(kda_prefill, "_dyadic_products", watched)
+    Batch([70], device, 16.0, -2.5).check()
+    assert not taken
+    Batch([70], device, 200.0, 2.0).check()
+    assert len(taken) == 4  # two chunks of two heads
+
+
 def test_a_burst_between_slow_gates(device):
     batch = Batch([130], device, 1.0, -6.0)
     batch.a[20] = batch.a[50] = batch.a[77] = 200.0
