@@ -309,7 +309,7 @@ def launches(
     H, K, V = *q.shape[1:], v.shape[2]
     q, k, v, a = (_rows(x) for x in (q, k, v, a))
     dtype, precision = (torch.float32, "tf32x3") if q.dtype == torch.float32 else (torch.bfloat16, "tf32")
-    table = _snapshot_table(packing, snapshots)
+    table, windows = _snapshot_table(packing, snapshots), _windows(dtype, q.device)
     columns, stages = _columns(packing.sequences, H, V, q), _stages(dtype, q)
     scratch = _scratch(min(packing.chunks, SLICE), H, K, V, dtype, q.device)
     slice_k, slice_v = min(K, FACTORS["slice_k"]), min(V, FACTORS["slice_v"])
@@ -318,7 +318,7 @@ def launches(
         yield (
             partial(
                 _factors[(H, stop - start)],
-                q, k, v, a, b, A_log, dt_bias, packing.starts, packing.first_chunk, packing.sequence_of, _windows(dtype, q.device), *scratch,
+                q, k, v, a, b, A_log, dt_bias, packing.starts, packing.first_chunk, packing.sequence_of, windows, *scratch,
                 start, K**-0.5, q.stride(0), k.stride(0), v.stride(0), a.stride(0), b.stride(0),
                 H, K, V, slice_k, slice_v, *_types(dtype), precision, EPS,
                 num_warps=FACTORS["num_warps"], num_stages=FACTORS["num_stages"], maxnreg=FACTORS["maxnreg"],
@@ -384,8 +384,8 @@ def _columns(sequences: int, H: int, V: int, like: Tensor) -> int:
 
 
 def _stages(dtype: torch.dtype, like: Tensor) -> int:
-    """Chunks on their way: three take 198 KB at the 48B's widths on 9.0 and 108 KB before it, two less than 99 KB."""
+    """Chunks on their way: three take 198 KB at the 48B's widths on 9.0, 108 KB on 8.0; two fit into 99 KB."""
     if dtype == torch.float32:
         return 1
-    roomy = not like.is_cuda or torch.cuda.get_device_properties(like.device).shared_memory_per_block_optin > 160 * 1024
+    roomy = not like.is_cuda or torch.cuda.get_device_capability(like.device) in ((8, 0), (9, 0), (10, 0), (10, 3))
     return SCAN["num_stages"] if roomy else 2

@@ -109,7 +109,7 @@ def test_slow_gates_go_the_fast_way_and_fast_gates_the_exact_one(device, monkeyp
         return exact(*args)
 
     monkeypatch.setattr(kda_prefill, "_dyadic_products", watched)
-    Batch([70], device, 16.0, -2.5).check()
+    Batch([70], device, 2.0, -4.0).check()
     assert not taken
     Batch([70], device, 200.0, 2.0).check()
     assert len(taken) == 4  # two chunks of two heads
