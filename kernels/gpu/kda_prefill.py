@@ -33,7 +33,12 @@ SLICE = 1024  # chunks whose factors are held at once: 2.4 GB at 32 heads
 
 # One configuration a shape; bench/h200/kda_prefill_tune.py tries others by hand.
 FACTORS = {"slice_k": 32, "slice_v": 64, "num_warps": 4, "num_stages": 1, "maxnreg": 168}
-SCAN = {"columns": 32, "num_warps": 4, "num_stages": 3}
+SCAN = {  # by how many programs of 32 columns there are
+    "few": {"columns": 16, "num_warps": 4, "num_stages": 3},  # half of the device or less
+    "some": {"columns": 32, "num_warps": 4, "num_stages": 3},
+    "many": {"columns": 32, "num_warps": 4, "num_stages": 3},  # four times the device or more
+}
+BESIDE = {"on": False, "chunks": 128}  # the scan of a slice beside the factors of the next, on a stream of its own
 
 
 @triton.jit
@@ -238,14 +243,15 @@ def _scan(
     SNAPSHOTS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """BV columns of the state of one sequence and head, along those of its chunks that lie in from_chunk..to_chunk."""
-    sequence, head = tl.program_id(1) // H, tl.program_id(1) % H
+    unit, tile = tl.program_id(0) // (V // BV), tl.program_id(0) % (V // BV)  # tiles of a head at once: it is read once
+    sequence, head = unit // H, unit % H
     own = tl.load(first_chunk + sequence)
     first = tl.maximum(own, from_chunk)
     last = tl.minimum(tl.load(first_chunk + sequence + 1), to_chunk)
     if first >= last:
         return
     begin, end = tl.load(starts + sequence), tl.load(starts + sequence + 1)
-    r, wide, columns = tl.arange(0, 64), tl.arange(0, K), tl.program_id(0) * BV + tl.arange(0, BV)
+    r, wide, columns = tl.arange(0, 64), tl.arange(0, K), tile * BV + tl.arange(0, BV)
     state_at = head * (K * V) + wide[:, None] * V + columns
     held = pool + tl.load(slots + sequence).to(tl.int64) * stride_slot + state_at
     S = tl.load(held)
@@ -295,39 +301,67 @@ def kda_prefill(
     goes on later has the same bits; so has one that is packed with others.
     """
     o = torch.empty(v.shape, dtype=q.dtype, device=q.device)
-    for factors, scan in launches(q, k, v, a, b, A_log, dt_bias, packing, pool, slots, snapshots, o):
-        factors()
-        scan()
+    beside = BESIDE["on"] and q.is_cuda and packing.chunks > BESIDE["chunks"]
+    size = BESIDE["chunks"] if beside else SLICE
+    steps = launches(q, k, v, a, b, A_log, dt_bias, packing, pool, slots, snapshots, o, size, 2 if beside else 1)
+    if beside:
+        _run_beside(steps, q.device)
+    else:
+        for factors, scan in steps:
+            factors()
+            scan()
     return o
+
+
+def _run_beside(steps: Iterator[tuple[Launch, Launch]], device: torch.device) -> None:
+    """Two scratches in turn: factors wait for the scan before the last, whose scratch they overwrite."""
+    here, side = torch.cuda.current_stream(device), _side_stream(device)
+    scanned: list[torch.cuda.Event] = []
+    for n, (factors, scan) in enumerate(steps):
+        if n >= 2:
+            here.wait_event(scanned[n - 2])
+        factors()
+        side.wait_stream(here)
+        with torch.cuda.stream(side):
+            scan()
+        scanned.append(side.record_event())
+    here.wait_stream(side)
+
+
+@cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    """Goes first: a program of the scan needs most of an SM's shared memory and would wait for all factors."""
+    return torch.cuda.Stream(device, priority=-1)
 
 
 def launches(
     q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, A_log: Tensor, dt_bias: Tensor, packing: Packing,
-    pool: Tensor, slots: Tensor, snapshots: tuple[Tensor, Tensor] | None, o: Tensor,
+    pool: Tensor, slots: Tensor, snapshots: tuple[Tensor, Tensor] | None, o: Tensor, size: int, scratches: int,
 ) -> Iterator[tuple[Launch, Launch]]:  # fmt: skip
-    """The two launches of each slice of the packing, in order; they share one scratch."""
+    """The two launches of each slice of ``size`` chunks, in order; the scratches are taken in turn."""
     H, K, V = *q.shape[1:], v.shape[2]
     q, k, v, a = (_rows(x) for x in (q, k, v, a))
     dtype, precision = (torch.float32, "tf32x3") if q.dtype == torch.float32 else (torch.bfloat16, "tf32")
     table, windows = _snapshot_table(packing, snapshots), _windows(dtype, q.device)
-    columns, stages = _columns(packing.sequences, H, V, q), _stages(dtype, q)
-    scratch = _scratch(min(packing.chunks, SLICE), H, K, V, dtype, q.device)
+    scan = SCAN[_fill(packing.sequences * H * V // 32, q)]
+    columns, stages = min(V, scan["columns"]), _stages(scan["num_stages"], dtype, q)
+    room = [_scratch(min(packing.chunks, size), H, K, V, dtype, q.device) for _ in range(scratches)]
     slice_k, slice_v = min(K, FACTORS["slice_k"]), min(V, FACTORS["slice_v"])
-    for start in range(0, packing.chunks, SLICE):
-        stop = min(start + SLICE, packing.chunks)
+    for start in range(0, packing.chunks, size):
+        stop, scratch = min(start + size, packing.chunks), room[start // size % scratches]
         yield (
             partial(
                 _factors[(H, stop - start)],
-                q, k, v, a, b, A_log, dt_bias, packing.starts, packing.first_chunk, packing.sequence_of, windows, *scratch,
-                start, K**-0.5, q.stride(0), k.stride(0), v.stride(0), a.stride(0), b.stride(0),
+                q, k, v, a, b, A_log, dt_bias, packing.starts, packing.first_chunk, packing.sequence_of, windows,
+                *scratch, start, K**-0.5, q.stride(0), k.stride(0), v.stride(0), a.stride(0), b.stride(0),
                 H, K, V, slice_k, slice_v, *_types(dtype), precision, EPS,
                 num_warps=FACTORS["num_warps"], num_stages=FACTORS["num_stages"], maxnreg=FACTORS["maxnreg"],
             ),
             partial(
-                _scan[(V // columns, packing.sequences * H)],
+                _scan[(packing.sequences * H * (V // columns),)],
                 *scratch, o, pool, slots, packing.starts, packing.first_chunk, *table,
                 start, stop, pool.stride(0), H, K, V, columns, stages, snapshots is not None, precision,
-                num_warps=SCAN["num_warps"],
+                num_warps=scan["num_warps"],
             ),
         )  # fmt: skip
 
@@ -377,15 +411,15 @@ def _snapshot_table(packing: Packing, snapshots: tuple[Tensor, Tensor] | None) -
     return table.scatter_(0, chunks.long(), numbers), out
 
 
-def _columns(sequences: int, H: int, V: int, like: Tensor) -> int:
-    """Of the state that a program of the scan holds: 32, or 16 where that leaves most of the device idle."""
+def _fill(programs: int, like: Tensor) -> str:
+    """Which scan: where most of the device would be idle its programs are halved. A column's bits stay the same."""
     units = torch.cuda.get_device_properties(like.device).multi_processor_count if like.is_cuda else 1
-    return min(V, 16 if sequences * H * V // 32 <= units // 2 else SCAN["columns"])
+    return "few" if 2 * programs <= units else "some" if programs < 4 * units else "many"
 
 
-def _stages(dtype: torch.dtype, like: Tensor) -> int:
+def _stages(wanted: int, dtype: torch.dtype, like: Tensor) -> int:
     """Chunks on their way: three take 198 KB at the 48B's widths on 9.0, 108 KB on 8.0; two fit into 99 KB."""
     if dtype == torch.float32:
         return 1
     roomy = not like.is_cuda or torch.cuda.get_device_capability(like.device) in ((8, 0), (9, 0), (10, 0), (10, 3))
-    return SCAN["num_stages"] if roomy else 2
+    return wanted if roomy else min(wanted, 2)

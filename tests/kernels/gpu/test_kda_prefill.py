@@ -68,7 +68,8 @@ class Batch:
         before = self.pool.clone()
         found = self.run(**named)
         coarse = 1 if ON_GPU else 4  # the interpreter's bf16 is cut off, not rounded
-        bars = (2e-5, 2e-5) if self.dtype == torch.float32 else (5.5e-3 * coarse, 4.5e-3 * coarse)
+        exact = 1e-4 if ON_GPU else 2e-5  # there a product of fp32 is three of tf32
+        bars = (exact, exact) if self.dtype == torch.float32 else (5.5e-3 * coarse, 4.5e-3 * coarse)
         near(found, o, bars[0])
         near(self.pool[self.slots.long()], states, bars[1])
         untouched = [n for n in range(len(self.pool)) if n not in self.slots.tolist()]
@@ -192,10 +193,47 @@ def test_rows_may_be_strided(device):
     batch.q, batch.k, batch.v, batch.a = (
         x.unflatten(1, (batch.heads, -1)) for x in wide.split([C, C, wide.shape[1] - 3 * C, C], 1)
     )
-    near(batch.run(), expected, 2e-5)
+    near(batch.run(), expected, 1e-4 if ON_GPU else 2e-5)
 
 
 @on_gpu
 @pytest.mark.parametrize("rate, bias", [(1.0, -9.0), (16.0, -2.5), (8.0, 3.0)])
 def test_long(device, rate, bias):
     Batch([1000, 3000, 63], device, rate, bias, **sized()).check()
+
+
+@on_gpu
+def test_one_of_many_gives_the_bits_of_alone(device):
+    """Alone it goes through a scan of other columns."""
+    batch = Batch([200] * 160, device, **sized())
+    before = batch.pool.clone()
+    packed = batch.run()
+    batch.pool = before
+    alone = batch.run(slice(200 * 70, 200 * 71), [200], slots=batch.slots[70:71])
+    assert torch.equal(alone, packed[200 * 70 : 200 * 71])
+
+
+@on_gpu
+def test_beside_gives_the_same_bits(device, monkeypatch):
+    batch = Batch([3000, 1500], device, **sized())
+    before = batch.pool.clone()
+    expected = batch.run()
+    last, batch.pool = batch.pool, before
+    monkeypatch.setitem(kda_prefill.BESIDE, "on", True)
+    monkeypatch.setitem(kda_prefill.BESIDE, "chunks", 16)
+    assert torch.equal(batch.run(), expected)
+    assert torch.equal(batch.pool[batch.slots.long()], last[batch.slots.long()])
+
+
+@on_gpu
+def test_in_a_graph(device):
+    batch = Batch([300, 70], device, **sized())
+    before, packing = batch.pool.clone(), Packing.of(batch.lengths, device)
+    expected = batch.run()
+    rows = (batch.q, batch.k, batch.v, batch.a, batch.b, batch.A_log, batch.dt_bias)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        o = kda_prefill.kda_prefill(*rows, packing, batch.pool, batch.slots)
+    batch.pool.copy_(before)
+    graph.replay()
+    assert torch.equal(o, expected)
