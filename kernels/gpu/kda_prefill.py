@@ -32,7 +32,7 @@ MEETINGS, DIAGONAL = tl.constexpr(10), tl.constexpr(16)
 SLICE = 1024  # chunks whose factors are held at once: 2.4 GB at 32 heads
 
 # One configuration a shape; bench/h200/kda_prefill_tune.py tries others by hand.
-FACTORS = {"slice_k": 32, "slice_v": 64, "num_warps": 4, "num_stages": 1, "maxnreg": 168}
+FACTORS: dict[str, Any] = {"slice_k": 32, "slice_v": 64, "num_warps": 4, "num_stages": 1, "maxnreg": 168}
 SCAN = {  # by how many programs of 32 columns there are
     "few": {"columns": 16, "num_warps": 4, "num_stages": 3},  # half of the device or less
     "some": {"columns": 32, "num_warps": 4, "num_stages": 3},
@@ -355,7 +355,7 @@ def launches(
                 q, k, v, a, b, A_log, dt_bias, packing.starts, packing.first_chunk, packing.sequence_of, windows,
                 *scratch, start, K**-0.5, q.stride(0), k.stride(0), v.stride(0), a.stride(0), b.stride(0),
                 H, K, V, slice_k, slice_v, *_types(dtype), precision, EPS,
-                num_warps=FACTORS["num_warps"], num_stages=FACTORS["num_stages"], maxnreg=FACTORS["maxnreg"],
+                num_warps=FACTORS["num_warps"], num_stages=FACTORS["num_stages"], maxnreg=_registers(dtype, q),
             ),
             partial(
                 _scan[(packing.sequences * H * (V // columns),)],
@@ -415,6 +415,12 @@ def _fill(programs: int, like: Tensor) -> str:
     """Which scan: where most of the device would be idle its programs are halved. A column's bits stay the same."""
     units = torch.cuda.get_device_properties(like.device).multi_processor_count if like.is_cuda else 1
     return "few" if 2 * programs <= units else "some" if programs < 4 * units else "many"
+
+
+def _registers(dtype: torch.dtype, like: Tensor) -> int | None:
+    """A thread's limit: 168 leave room for three programs an SM on 9.0, whose products keep less in registers."""
+    hopper = like.is_cuda and torch.cuda.get_device_capability(like.device) == (9, 0)
+    return FACTORS["maxnreg"] if hopper and dtype == torch.bfloat16 else None
 
 
 def _stages(wanted: int, dtype: torch.dtype, like: Tensor) -> int:
