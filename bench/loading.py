@@ -26,7 +26,6 @@ from torch import Tensor
 from engine import load_model
 from engine.checkpoint import Checkpoint
 from engine.testing import save_sparse_checkpoint
-from services.inference import loading
 
 RELEASED = Path(__file__).parents[1] / "tests" / "engine" / "data" / "48b"  # its config.json
 GB = 1e9
@@ -65,6 +64,19 @@ class Peak:
     def _look(self) -> None:
         while not self._over.wait(0.01):
             self.peak = max(self.peak, unbacked())
+
+
+class Lines:
+    """Prints how far the loading is, every few seconds. (The service's own bar needs the service's packages.)"""
+
+    def __init__(self) -> None:
+        self.began = self.said = time.perf_counter()
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.perf_counter()
+        if now - self.said > 3:
+            self.said, rate = now, done / (now - self.began)
+            print(f"{done / GB:.1f} of {total / GB:.1f} GB, {rate / GB:.2f} GB/s, {(total - done) / rate:.0f} s left")
 
 
 def status(name: str) -> int:
@@ -126,9 +138,9 @@ def measured(folder: Path, marked: dict[str, Path], device: torch.device, load: 
     if cuda:
         torch.zeros(1, device=device)  # the context is not the loading's
         torch.cuda.reset_peak_memory_stats(device)
-    with Peak() as host, loading.shown() as progress:
+    with Peak() as host:
         began = time.perf_counter()
-        model = load_model(folder, device, torch.bfloat16, progress=progress)
+        model = load_model(folder, device, torch.bfloat16, progress=Lines())
         if cuda:
             torch.cuda.synchronize(device)
         seconds = time.perf_counter() - began

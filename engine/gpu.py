@@ -8,7 +8,7 @@ experts of few or many rows. ``fixed`` pieces, the deterministic mode's, go one 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -293,7 +293,9 @@ class Layer:
     @classmethod
     def of(cls, layer: "plain.Layer") -> "Layer":
         mixer = (Kda if layer.recurrent else Mla).of(layer.mixer)  # type: ignore[arg-type]
-        ffn = (Moe if hasattr(layer.ffn, "router") else Mlp).of(layer.ffn)  # type: ignore[arg-type]
+        ffn: Any = layer.ffn
+        if not isinstance(ffn, Moe):  # else build.py has made it, and read its experts to their places
+            ffn = (Moe if hasattr(ffn, "router") else Mlp).of(ffn)
         return cls(mixer, ffn, layer.mixer_norm, layer.ffn_norm, layer.eps)
 
     @property

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-import redis
 
 if TYPE_CHECKING:
     from services.settings import Settings
@@ -34,6 +33,8 @@ def redis_binary() -> str:
 
 
 def start_redis(folder: Path, port: int) -> subprocess.Popen[bytes]:
+    import redis  # here and below: a GPU machine has what the engine's tests need, and perhaps no more
+
     options = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", "", "--appendonly", "no"]
     process = subprocess.Popen([redis_binary(), *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     client = redis.Redis(port=port)
@@ -59,6 +60,8 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def redis_url(redis_server: str) -> str:
     """A real Redis of this test run, emptied for this test."""
+    import redis
+
     redis.Redis.from_url(redis_server).flushall()
     return redis_server
 

@@ -194,27 +194,3 @@ def test_devices_that_do_not_do(monkeypatch):
         devices.usable("cuda")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
     assert devices.usable("cuda") == GPU and devices.usable("cpu") == CPU
-
-
-# settings
-
-
-@pytest.mark.parametrize(
-    "environment, expected",
-    [
-        ({}, (16, 262_144)),
-        ({"ENGINE_DEVICE": "cuda"}, (AUTO, AUTO)),
-        ({"ENGINE_DEVICE": "cuda", "ENGINE_TOKENS": "4096"}, (AUTO, 4096)),
-        ({"ENGINE_TOKENS": "auto", "ENGINE_SLOTS": "8"}, (8, AUTO)),
-        ({"ENGINE_TOKENS": ""}, (16, 262_144)),
-    ],
-)
-def test_settings_say_auto_or_a_number(monkeypatch, environment, expected):
-    for name in ("ENGINE_DEVICE", "ENGINE_TOKENS", "ENGINE_SLOTS"):
-        monkeypatch.delenv(f"SHIORI_{name}", raising=False)
-    for name, value in environment.items():
-        monkeypatch.setenv(f"SHIORI_{name}", value)
-    from services.inference.settings import InferenceSettings
-
-    settings = InferenceSettings.from_env()
-    assert (settings.slots, settings.tokens) == expected

@@ -1,4 +1,4 @@
-"""What whoever starts the engine sees: a bar or lines while weights come, and one line about what does not fit."""
+"""What whoever starts the engine says and sees: sizes; a bar or lines while weights come; one line when it cannot."""
 
 import io
 import json
@@ -7,9 +7,12 @@ import re
 import subprocess
 import sys
 
+import pytest
 from structlog.testing import capture_logs
 
+from engine.memory import AUTO
 from services.inference import loading
+from services.inference.settings import InferenceSettings
 
 
 def test_a_line_every_few_seconds_with_rate_and_time_left():
@@ -53,3 +56,22 @@ def test_what_does_not_fit_is_one_line_in_the_log(tmp_path):
     lines = [json.loads(line) for line in done.stderr.splitlines()]
     why = next(line["why"] for line in lines if line["event"] == "cannot_start")
     assert re.search(r"1,000,000,000,000 tokens\) need [\d,.]+ GB; [\d,.]+ GB are free on cpu", why)
+
+
+@pytest.mark.parametrize(
+    "environment, expected",
+    [
+        ({}, (16, 262_144)),
+        ({"ENGINE_DEVICE": "cuda"}, (AUTO, AUTO)),
+        ({"ENGINE_DEVICE": "cuda", "ENGINE_TOKENS": "4096"}, (AUTO, 4096)),
+        ({"ENGINE_TOKENS": "auto", "ENGINE_SLOTS": "8"}, (8, AUTO)),
+        ({"ENGINE_TOKENS": ""}, (16, 262_144)),
+    ],
+)
+def test_settings_say_auto_or_a_number(monkeypatch, environment, expected):
+    for name in ("ENGINE_DEVICE", "ENGINE_TOKENS", "ENGINE_SLOTS"):
+        monkeypatch.delenv(f"SHIORI_{name}", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(f"SHIORI_{name}", value)
+    settings = InferenceSettings.from_env()
+    assert (settings.slots, settings.tokens) == expected
