@@ -13,7 +13,7 @@ from triton.language.extra.cuda import gdc_launch_dependents
 from kernels.gpu.packing import CHUNK, Packing
 
 FEW = 16  # rows that ``linear`` takes
-LINEAR = (16, 128, 1, 6)  # its tile: rows and columns of the weight, warps, stages
+LINEAR = (32, 128, 2, 5)  # its tile: rows and columns of the weight, warps, stages
 COLUMNS = 4096  # logits that one program of ``greedy`` looks at
 
 
