@@ -19,7 +19,7 @@ from kernels.gpu.packing import Packing
 SPLITS = 132  # at most, of one sequence: one for each SM of an H200
 STEP = 64  # tokens; a split is a multiple of it
 FEW = 32  # splits of a sequence that is not long, until they reach the USUAL length: more serve a single sequence,
-SHORTEST, USUAL = 256, 512  # fewer serve a batch; tokens. The partial sums of a split are the bytes of 57 latents
+SHORTEST, USUAL = 128, 512  # fewer serve a batch; tokens. The partial sums of a split are the bytes of 57 latents
 HOPPER = True  # the reading kernel of mla_decode_hopper.py where it suits
 KEYS, STAGES, WARPS = 64, 2, 4  # of the reading kernel here: 184 KB of shared memory at the size of the 48B
 AHEAD = 1  # tiles, of which the lines are asked into the L2 cache before they are copied to shared memory
@@ -119,7 +119,8 @@ def _reading(pages: Tensor, rank: int, shared: int) -> tuple[Any, dict[str, int]
     if _suits_hopper(pages, rank, shared):
         from kernels.gpu import mla_decode_hopper as hopper
 
-        return hopper.read_split, {"KEYS": hopper.KEYS, "num_warps": hopper.WARPS}
+        ahead = hopper.AHEAD if pages.stride(1) == rank + shared else 0  # no lines of other layers
+        return hopper.read_split, {"KEYS": hopper.KEYS, "AHEAD": ahead, "num_warps": hopper.WARPS}
     keys, stages, warps = KEYS, STAGES, WARPS
     if pages.is_cuda and pages.element_size() > 2:
         keys, stages, warps = WIDEST

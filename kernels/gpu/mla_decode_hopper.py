@@ -10,14 +10,15 @@ from triton.experimental.gluon.language.nvidia.ampere import async_copy
 from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared, warpgroup_mma, warpgroup_mma_wait
 
 KEYS, WARPS = 64, 4  # a warp group; with two, both would compute the same scores
+AHEAD = 2  # tiles, of which the lines are asked into the L2 cache before they are copied: 0 is never
 
 
 @gluon.jit
 def read_split(
     query, shared, pages, tables, lengths, parts, peaks, masses, scale, splits, heads, shared_row, shared_head,
     page_stride, table_stride, TOKEN: gl.constexpr, RANK: gl.constexpr, SHARED: gl.constexpr, PAGE: gl.constexpr,
-    KEYS: gl.constexpr, SPLITS: gl.constexpr, STEP: gl.constexpr, FEW: gl.constexpr, SHORTEST: gl.constexpr,
-    USUAL: gl.constexpr, HEADS: gl.constexpr,
+    KEYS: gl.constexpr, AHEAD: gl.constexpr, SPLITS: gl.constexpr, STEP: gl.constexpr, FEW: gl.constexpr,
+    SHORTEST: gl.constexpr, USUAL: gl.constexpr, HEADS: gl.constexpr,
 ):  # fmt: skip
     """As ``_read_split`` of mla_decode.py, for 16 bits and widths that are powers of two, at least 64."""
     sequence, split, block = gl.program_id(0).to(gl.int64), gl.program_id(1), gl.program_id(2)
@@ -42,6 +43,7 @@ def read_split(
     page = gl.load(table + first // PAGE)
     _copy(pages, page, page_stride, first, stop, latents.index(0), tails.index(0), TOKEN, RANK, SHARED, PAGE, KEYS)
     page = _page_at(table, first + KEYS, stop, PAGE)
+    later = _page_at(table, first + AHEAD * KEYS, stop, PAGE)
 
     q = _queries(query + (sequence * heads + block * HEADS) * RANK, RANK, heads - block * HEADS, RANK, HEADS)
     q_shared = _queries(
@@ -64,6 +66,9 @@ def read_split(
             TOKEN, RANK, SHARED, PAGE, KEYS,
         )  # fmt: skip
         page = _page_at(table, start + 2 * KEYS, stop, PAGE)
+        if AHEAD:
+            _into_l2(pages, later, page_stride, start + AHEAD * KEYS, stop, TOKEN, PAGE, KEYS)
+            later = _page_at(table, start + (AHEAD + 1) * KEYS, stop, PAGE)
         async_copy.wait_group(1)
         fence_async_shared()
         scores = gl.zeros([KEYS, HEADS], gl.float32, layout=mma)
@@ -96,6 +101,25 @@ def read_split(
 @gluon.jit
 def _page_at(table, token, stop, PAGE: gl.constexpr):
     return gl.load(table + token // PAGE, mask=token < stop, other=0)
+
+
+@gluon.jit
+def _into_l2(
+    pages, page, page_stride, start, stop, TOKEN: gl.constexpr, PAGE: gl.constexpr, KEYS: gl.constexpr
+):  # fmt: skip
+    """Asks for the lines of a tile, rows behind the last token of a page's tile included: they are memory too."""
+    tile = pages + page.to(gl.int64) * page_stride + (start % PAGE) * TOKEN
+    lines: gl.constexpr = KEYS * TOKEN * 2 // 128
+    for begin in gl.static_range(0, lines, 128):
+        line = begin + gl.arange(0, 128, layout=gl.BlockedLayout([1], [32], [4], [0]))
+        gl.inline_asm_elementwise(
+            "{ .reg .pred p; setp.ne.b32 p, $2, 0; @p prefetch.global.L2 [$1]; mov.b32 $0, 0; }",
+            "=r,l,r",
+            [tile + line * 64, ((line < lines) & (start < stop)).to(gl.int32)],
+            dtype=gl.int32,
+            is_pure=False,
+            pack=1,
+        )
 
 
 @gluon.jit
