@@ -40,7 +40,8 @@ def suits(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> bool
     """Whether the kernels run this model here."""
     if device.type != "cuda" or torch.cuda.get_device_capability(device) < CAPABILITY:
         return False
-    return dtype in (torch.bfloat16, torch.float16, torch.float32) and fits(config)
+    narrow = config.kda_head_dim != 128  # tried on a GPU at this width alone
+    return dtype in (torch.bfloat16, torch.float16, torch.float32) and fits(config) and not narrow
 
 
 def fits(config: ModelConfig) -> bool:
