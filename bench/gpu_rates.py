@@ -1,8 +1,8 @@
 """The 48B shape on one GPU, end to end: decoding, reading, memory; beside the same shape with MLA in every layer.
 
     python -m bench.gpu_rates decode batch prefill memory profile numerics --out bench/results/h200 [--all-mla]
-                              [--deterministic] [--contexts 4096 131072 1048576] [--limit 300] [--step 8192]
-                              [--commit HASH]
+                              [--deterministic] [--contexts 4096 131072 1048576] [--batch-contexts 131072 …]
+                              [--limit 300] [--step 8192] [--commit HASH]
 
 A part for each word, a file for each part; with --all-mla the model has no KDA layer (decode, batch, prefill). Random
 weights; what has been read is random latents in the cache, put there, not read, but for ``prefill``. Times are of
@@ -58,8 +58,11 @@ def main() -> None:
     torch.cuda.synchronize()
     print(f"built in {time.perf_counter() - began:.1f} s, {gb()} GB", flush=True)
     for part in parts:
-        write(arguments, part, PARTS[part](model, arguments))
-        clear()
+        records = []
+        for found in PARTS[part](model, arguments):
+            records.append(found)
+            write(arguments, part, records)  # what a later case may not live to see
+            clear()
 
 
 def parse() -> argparse.Namespace:
@@ -69,6 +72,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--all-mla", action="store_true")
     parser.add_argument("--deterministic", action="store_true", help="the mode whose bits depend on no company")
     parser.add_argument("--contexts", type=int, nargs="+", default=CONTEXTS)
+    parser.add_argument("--batch-contexts", type=int, nargs="+", help="those of batch, where they are others")
     parser.add_argument("--limit", type=float, default=300.0, help="seconds for each reading of prefill")
     parser.add_argument("--step", type=int, default=STEP, help="tokens of one step of reading")
     parser.add_argument("--commit", default="")
@@ -185,8 +189,8 @@ def clear() -> None:
 # the parts
 
 
-def decoding(model: KimiLinear, arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    weights, records = active_bytes(model), []
+def decoding(model: KimiLinear, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    weights = active_bytes(model)
     for context in arguments.contexts:
         engine = engine_of(model, context + STEP, slots=2, deterministic=arguments.deterministic)
         ms = step_ms(engine, standing(engine, 1, context))
@@ -194,21 +198,17 @@ def decoding(model: KimiLinear, arguments: argparse.Namespace) -> list[dict[str,
         found = statistics.median(ms)
         more = {"replay_ms": replay_ms(engine), "weights_gb": gb(weights), "cache_gb": gb(moved - weights)}
         more |= {"of_floor": found / (1e3 * moved / COPY), "each": [round(x, 3) for x in ms]}
-        records.append(record("decode", f"{kind(model)}, batch 1, {context} tokens", found, moved, 0, **more))
         del engine
-        clear()
-    return records
+        yield record("decode", f"{kind(model)}, batch 1, {context} tokens", found, moved, 0, **more)
 
 
-def batches(model: KimiLinear, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+def batches(model: KimiLinear, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Batch 2, 16, … and the largest that fits, at each context."""
-    records, budget = [], free()
-    for context in arguments.contexts:
+    budget = free()
+    for context in arguments.batch_contexts or arguments.contexts:
         largest = fitting(model, context, budget)
         for batch in sorted({b for b in (2, 16, 64) if b < largest} | {largest}):
-            records.append(one_batch(model, context, batch, batch == largest, budget, arguments.deterministic))
-            clear()
-    return records
+            yield one_batch(model, context, batch, batch == largest, budget, arguments.deterministic)
 
 
 def fitting(model: KimiLinear, context: int, budget: float) -> int:
@@ -230,8 +230,8 @@ def one_batch(
     return record("decode batch", f"{kind(model)}, batch {batch}, {context} tokens", ms, moved, 0, **more)
 
 
-def prefill(model: KimiLinear, arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    rate, records = matmul_rate(), []
+def prefill(model: KimiLinear, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    rate = matmul_rate()
     for context in arguments.contexts:
         room, step = context + 2 * arguments.step, arguments.step
         engine = engine_of(model, room, slots=2, step=step, deterministic=arguments.deterministic)
@@ -242,10 +242,8 @@ def prefill(model: KimiLinear, arguments: argparse.Namespace) -> list[dict[str, 
         more = {"tokens": tokens, "complete": tokens == context - 256, "tokens_a_second": tokens / sum(seconds)}
         more |= {"matmul_tflops": rate / 1e12, "mfu": work / sum(seconds) / rate, "step": arguments.step}
         more |= {"peak_gb": gb(torch.cuda.max_memory_allocated()), "step_s": [round(s, 4) for s in seconds]}
-        records.append(record("prefill", f"{kind(model)}, {context} tokens", 1e3 * sum(seconds), 0, work, **more))
         del engine
-        clear()
-    return records
+        yield record("prefill", f"{kind(model)}, {context} tokens", 1e3 * sum(seconds), 0, work, **more)
 
 
 def warm(engine: Engine, step: int) -> None:
@@ -301,21 +299,18 @@ def memory() -> list[dict[str, Any]]:
     return [{"op": "memory", "case": "1048576 tokens, one sequence", "bytes": found, "saved": saved}]
 
 
-def profiles(model: KimiLinear, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+def profiles(model: KimiLinear, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Tables of kernels as text; the records: microseconds of a decoded token or a step by kernel."""
-    records = []
     for context in arguments.contexts:
         engine = engine_of(model, context + 2 * STEP, slots=2)
         (sequence,) = standing(engine, 1, context)
         step_ms(engine, [sequence], 8)
-        records.append(profiled(arguments.out, f"decode-{context}", 8, lambda s=sequence, e=engine: decode(e, s, 9)))
+        yield profiled(arguments.out, f"decode-{context}", 8, lambda s=sequence, e=engine: decode(e, s, 9))
         ids = some_ids(engine, STEP)
         engine.close(sequence)
         (sequence,) = standing(engine, 1, max(context - STEP, 512))
-        records.append(profiled(arguments.out, f"read-{context}", 1, lambda s=sequence, e=engine, i=ids: read(e, s, i)))
+        yield profiled(arguments.out, f"read-{context}", 1, lambda s=sequence, e=engine, i=ids: read(e, s, i))
         del engine
-        clear()
-    return records
 
 
 def profiled(folder: Path, name: str, times: int, run: Callable[[], Any]) -> dict[str, Any]:
