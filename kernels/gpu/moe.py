@@ -20,7 +20,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 DESCRIBE = True  # from 9.0 on: tiles of weights come by the GPU's copy engine
 EARLY = True  # from 9.0 on: the launches for few rows overlap
 AHEAD = True  # with EARLY: w13's launch calls w2 into the L2 cache
-L2 = 40e6  # bytes of it that may be called
+L2 = 20e6  # bytes that are called at most: more than comes until w2's own launch reads
 FEW_ROWS = 8  # up to here rows that share an expert read it twice, which costs less than sorting
 SLICE = 256  # columns of x whose products are summed before the slices are: the router's order of summation
 FEW_ROUTED = 256  # rows; up to here a slice has its own program
@@ -103,10 +103,10 @@ def moe_pairs(
     y = torch.empty_like(x) if out is None else out
     hidden = torch.empty(rows * top_k, inner, dtype=x.dtype, device=x.device)
     up, down, early = PAIR_UP, PAIR_DOWN, _early(x.device)
-    ahead = _bytes_ahead(w2, rows * top_k, triton.cdiv(inner, up.lines)) if early else 0
+    ahead, piece = _ahead(w2, rows, top_k, triton.cdiv(inner, up.lines)) if early else (0, 16)
     _pair_up[(triton.cdiv(inner, up.lines), rows * top_k)](
         x.contiguous(), indices, w13, w2, hidden, top_k, width, inner, up.lines, _step(up.depth, x), up.stages, early,
-        ahead, num_warps=up.warps, **_launch(early),
+        ahead, piece, num_warps=up.warps, **_launch(early),
     )  # fmt: skip
     _pair_down[(triton.cdiv(width, down.lines), rows)](
         hidden, indices, weights, w2, y, y.stride(0), top_k, width, inner, out is not None, down.lines,
@@ -190,12 +190,12 @@ def _launch(early: bool) -> dict[str, bool]:
     return {"launch_pdl": True} if early else {}
 
 
-def _bytes_ahead(w2: Tensor, pairs: int, programs: int) -> int:
-    """Bytes of an expert's w2 that each of 128 threads calls; 0 if the L2 cache could not keep what all pairs call."""
+def _ahead(w2: Tensor, rows: int, top_k: int, programs: int) -> tuple[int, int]:
+    """Of how many of a row's experts w2 is called, and how many bytes of an expert each of 128 threads calls."""
     size = w2[0].numel() * w2.element_size()
-    if not AHEAD or pairs * size > L2 or size % 16 or w2.data_ptr() % 16:
-        return 0
-    return max(16, triton.next_power_of_2(triton.cdiv(size, 128 * programs)))
+    fits = AHEAD and size % 16 == 0 and w2.data_ptr() % 16 == 0
+    piece = max(16, triton.next_power_of_2(triton.cdiv(size, 128 * programs)))
+    return min(top_k, int(L2 // (rows * size))) if fits else 0, piece
 
 
 def _step(depth: int, like: Tensor) -> int:
@@ -307,11 +307,11 @@ def _call(start, size, PIECE: tl.constexpr, PIECES: tl.constexpr):
 @triton.jit
 def _pair_up(
     x, indices, w13, w2, hidden, TOP: tl.constexpr, D: tl.constexpr, INNER: tl.constexpr, LINES: tl.constexpr,
-    DEPTH: tl.constexpr, STAGES: tl.constexpr, EARLY: tl.constexpr, AHEAD: tl.constexpr,
+    DEPTH: tl.constexpr, STAGES: tl.constexpr, EARLY: tl.constexpr, AHEAD: tl.constexpr, PIECE: tl.constexpr,
 ):  # fmt: skip
     """Some of a pair's hidden row. A sum runs apart in every column of a step, to the end.
 
-    Then, while the last sums and the next launch would leave the memory idle, w2 is called.
+    Then, while the last sums and the next launch would leave the memory idle, w2 of a row's first experts is called.
     """
     _follow(EARLY)
     pair = tl.program_id(1)
@@ -325,8 +325,8 @@ def _pair_up(
         d = at + tl.arange(0, DEPTH)
         w, a = _columns(weights, d, D, DEPTH), _columns(inputs, d, D, DEPTH)
         total += w.to(tl.float32) * a.to(tl.float32)
-    if AHEAD:
-        _call(w2 + expert * (D * INNER), D * INNER * (w2.dtype.element_ty.primitive_bitwidth // 8), AHEAD, 128)
+    if pair % TOP < AHEAD:
+        _call(w2 + expert * (D * INNER), D * INNER * (w2.dtype.element_ty.primitive_bitwidth // 8), PIECE, 128)
     inner = tl.program_id(0) * LINES + tl.arange(0, LINES)
     gate, up = tl.split(tl.reshape(tl.sum(total, 1), [LINES, 2]))
     tl.store(hidden + pair * INNER + inner, _swiglu(gate, up), mask=inner < INNER)
