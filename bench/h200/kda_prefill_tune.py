@@ -18,8 +18,8 @@ from bench.h200.measuring import eager_ms, errors, graph_ms
 FACTORS = [
     {"slice_k": slice_k, "slice_v": slice_v, "num_warps": warps, "maxnreg": registers}
     for slice_k, slice_v, warps, registers in [
-        (32, 64, 4, 168), (32, 64, 4, None), (32, 64, 4, 128), (32, 32, 4, 168), (32, 128, 4, 168), (16, 64, 4, 168),
-        (16, 64, 4, 128), (64, 64, 4, None), (32, 64, 8, 128), (64, 64, 8, None),
+        (64, 64, 4, None), (64, 128, 4, None), (32, 64, 4, None), (32, 64, 4, 168), (32, 128, 4, 168), (64, 64, 4, 168),
+        (128, 128, 4, None), (16, 64, 4, 168),
     ]
 ]  # fmt: skip
 SCAN = [

@@ -27,12 +27,10 @@ from kernels.gpu.packing import CHUNK, Packing
 Launch = Callable[[], Any]
 EPS = 1e-6  # inside the root of the L2 norm
 RANGE = tl.constexpr(100.0)  # log2 units; 2^±100 leaves bf16 room for raw keys up to 2^27
-SINCE_START, UNTIL_END, OWN_MIDDLE, FIRST_MIDDLE, LEVELS = (tl.constexpr(n) for n in range(5))  # in `_windows`
-MEETINGS, DIAGONAL = tl.constexpr(10), tl.constexpr(16)
 SLICE = 1024  # chunks whose factors are held at once: 2.4 GB at 32 heads
 
 # One configuration a shape; bench/h200/kda_prefill_tune.py tries others by hand.
-FACTORS: dict[str, Any] = {"slice_k": 32, "slice_v": 64, "num_warps": 4, "num_stages": 1, "maxnreg": 168}
+FACTORS: dict[str, Any] = {"slice_k": 64, "slice_v": 64, "num_warps": 4, "num_stages": 1, "maxnreg": None}
 SCAN = {  # by how many programs of 32 columns there are
     "few": {"columns": 16, "num_warps": 4, "num_stages": 3},  # half of the device or less
     "some": {"columns": 32, "num_warps": 4, "num_stages": 3},
@@ -42,17 +40,9 @@ BESIDE = {"on": False, "chunks": 128}  # the scan of a slice beside the factors 
 
 
 @triton.jit
-def _slice(x, stride, s, here, SLICE_K: tl.constexpr):
-    """[64,SLICE_K]: columns from s on; zeros past the end of the sequence."""
-    at = tl.arange(0, 64)[:, None] * stride + s + tl.arange(0, SLICE_K)[None, :]
-    return tl.load(x + at, here[:, None], 0.0)
-
-
-@triton.jit
-def _decays(a, stride, dt_bias, s, rate, here, SLICE_K: tl.constexpr, DT: tl.constexpr):
-    """``−e^A softplus(a + dt_bias)`` in log2 units [64,SLICE_K], as a sum of two: products take DT. rate: e^A."""
-    bias = tl.load(dt_bias + s + tl.arange(0, SLICE_K))
-    y = (_slice(a, stride, s, here, SLICE_K).to(tl.float32) + bias[None, :]) * 1.4426950408889634
+def _log2_decay(x, rate, bias, here):
+    """``−e^A softplus(x + bias)`` in log2 units. x [n,K]; rate scalar; bias [K]; rows not ``here`` decay nothing."""
+    y = (x.to(tl.float32) + bias[None, :]) * 1.4426950408889634
     t = tl.exp2(-tl.abs(y))
     p = 0.06378752545599763 - t * 0.012370624020021448  # log2(1 + t) / t on [0, 1], to 3e-7: tl.log2 takes 25 steps
     p = p * t - 0.15559986223189798
@@ -61,88 +51,76 @@ def _decays(a, stride, dt_bias, s, rate, here, SLICE_K: tl.constexpr, DT: tl.con
     p = p * t + 0.48007374224813193
     p = p * t - 0.7213107222027899
     p = p * t + 1.442694767073965
-    g = tl.where(here[:, None], -rate * (tl.maximum(y, 0.0) + t * p), 0.0)
-    high = g.to(DT)
-    return high, (g - high.to(tl.float32)).to(DT)
+    return tl.where(here[:, None], -rate * (tl.maximum(y, 0.0) + t * p), 0.0)
 
 
 @triton.jit
-def _table(windows, n):
-    """[64,64]"""
-    r = tl.arange(0, 64)
-    return tl.load(windows + n * 4096 + r[:, None] * 64 + r[None, :])
-
-
-@triton.jit
-def _sums(windows, n, high, low, PRECISION: tl.constexpr):
-    """[64,K]: for each row the sum of the gates that row of window n selects. high + low [64,K] are the gates."""
-    window = _table(windows, n)
-    return tl.dot(window, low, tl.dot(window, high, input_precision=PRECISION), input_precision=PRECISION)
-
-
-@triton.jit
-def _centred_products(q, k, own, windows, high, low, P, L, DT: tl.constexpr, PRECISION: tl.constexpr):
+def _centred_products(q, k, G, M0, M1, P, L, DT: tl.constexpr, PRECISION: tl.constexpr):
     """Adds the decayed products of q and of k with k, right for i ≤ r; above the diagonal anything, even inf.
 
-    q, k [64,K]; own [64,K]: sums of gates since the middle of the row's half, at most RANGE. Columns of the second half
-    are reached by its own rows, those of the first by all rows. In this order few registers are in use at once.
+    q, k, G [64,K]; M0, M1 [K] are G in the middle of each half. Columns of the first half are reached by all rows, with
+    the decay split at M0, those of the second by its own rows, split at M1.
     """
     second = tl.arange(0, 64)[:, None] >= 32
-    right = (k * tl.exp2(-own)).to(DT)
-    near = tl.trans(tl.where(second, right, 0.0))
-    left = tl.where(second, tl.exp2(own), 0.0)
+    right = k * tl.exp2(tl.where(second, M1[None, :], M0[None, :]) - G)
+    left = tl.exp2(G - M0[None, :])
+    near = tl.trans(tl.where(second, 0.0, right).to(DT))
     P = tl.dot((q * left).to(DT), near, P, input_precision=PRECISION)
     L = tl.dot((k * left).to(DT), near, L, input_precision=PRECISION)
-    near = tl.trans(tl.where(second, 0.0, right))
-    left = tl.exp2(_sums(windows, FIRST_MIDDLE, high, low, PRECISION))
-    P = tl.dot((q * left).to(DT), near, P, input_precision=PRECISION)
-    L = tl.dot((k * left).to(DT), near, L, input_precision=PRECISION)
+    left = tl.exp2(G - M1[None, :])  # inf in the first half: selected away, not multiplied
+    near = tl.trans(tl.where(second, right, 0.0).to(DT))
+    P = tl.dot(tl.where(second, q * left, 0.0).to(DT), near, P, input_precision=PRECISION)
+    L = tl.dot(tl.where(second, k * left, 0.0).to(DT), near, L, input_precision=PRECISION)
     return P, L
 
 
 @triton.jit
-def _dyadic_products(
-    q, k, a, dt_bias, windows, rate, here, stride_q, stride_k, stride_a,
-    K: tl.constexpr, SLICE_K: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """(P, L) of a chunk for any gates: two rows meet at the level where they lie in the two halves of one block.
+def _level_products(
+    q, k, g, P, L, SIDE: tl.constexpr, SLICE_K: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr
+):
+    """Of these products those of the later SIDE rows of each block of 2 SIDE with its earlier rows."""
+    r = tl.arange(0, 64)
+    blocks = tl.reshape(g, (64 // SIDE, SIDE, SLICE_K))
+    since = tl.cumsum(blocks, 1)
+    until = tl.cumsum(blocks, 1, reverse=True) - blocks
+    later = (tl.arange(0, 64 // SIDE) % 2 == 1)[:, None, None]
+    decay = tl.exp2(tl.reshape(tl.where(later, since, until), (64, SLICE_K)))
+    kd = (k * decay).to(DT)
+    meet = (r[:, None] // SIDE == r[None, :] // SIDE + 1) & ((r // SIDE) % 2 == 1)[:, None]
+    P += tl.where(meet, tl.dot((q * decay).to(DT), tl.trans(kd), input_precision=PRECISION), 0.0)
+    L += tl.where(meet, tl.dot(kd, tl.trans(kd), input_precision=PRECISION), 0.0)
+    return P, L
 
-    A loop at run time, and masks from memory: what the compiler can make ahead, every program would make.
-    """
-    P, L = tl.zeros((64, 64), tl.float32), tl.zeros((64, 64), tl.float32)
-    for s in range(0, K, SLICE_K):
-        x = _slice(q, stride_q, s, here, SLICE_K).to(tl.float32)
-        y = _slice(k, stride_k, s, here, SLICE_K).to(tl.float32)
-        high, low = _decays(a, stride_a, dt_bias, s, rate, here, SLICE_K, DT)
-        P += tl.sum(x * y, 1)[:, None] * _table(windows, DIAGONAL).to(tl.float32)
-        for level in range(6):
-            decay = tl.exp2(_sums(windows, LEVELS + level, high, low, PRECISION))
-            kd = (y * decay).to(DT)
-            meet = _table(windows, MEETINGS + level).to(tl.float32)
-            P += meet * tl.dot((x * decay).to(DT), tl.trans(kd), input_precision=PRECISION)
-            L += meet * tl.dot(kd, tl.trans(kd), input_precision=PRECISION)
+
+@triton.jit
+def _dyadic_products(q, k, g, P, L, SLICE_K: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr):
+    """The same for any gates g [64,K]: two rows meet at the level where they lie in the two halves of one block."""
+    r = tl.arange(0, 64)
+    P += tl.where(r[:, None] == r[None, :], tl.sum(q * k, 1)[:, None], 0.0)
+    for level in tl.static_range(6):
+        P, L = _level_products(q, k, g, P, L, 1 << level, SLICE_K, DT, PRECISION)
     return P, L
 
 
 @triton.jit
 def _merged(X, L, SIDE: tl.constexpr, INNER: tl.constexpr, PRECISION: tl.constexpr):
-    """Inverses of the diagonal blocks of side 2 SIDE from those of side SIDE: [A 0; −C B]⁻¹ = [A⁻¹ 0; B⁻¹CA⁻¹ B⁻¹]."""
+    """Inverses of the diagonal blocks of side 2 SIDE from those of side SIDE: [A 0; C B]⁻¹ = [A⁻¹ 0; −B⁻¹CA⁻¹ B⁻¹]."""
     r = tl.arange(0, 64)
-    meet = (r[:, None] ^ r[None, :]) // SIDE == 1  # and L has nothing above the diagonal
+    meet = (r[:, None] // SIDE == r[None, :] // SIDE + 1) & ((r // SIDE) % 2 == 1)[:, None]
     outer = X.to(INNER)
     step = tl.dot(outer, tl.where(meet, L, 0.0).to(INNER), input_precision=PRECISION)
-    return tl.dot(step.to(INNER), outer, X, input_precision=PRECISION)
+    return X - tl.dot(step.to(INNER), outer, input_precision=PRECISION)
 
 
 @triton.jit
 def _inverse(L, INNER: tl.constexpr, PRECISION: tl.constexpr):
-    """(I − L)⁻¹ of a strictly lower L [64,64], merged from blocks of 2 rows up.
+    """(I + L)⁻¹ of a strictly lower L [64,64], merged from blocks of 2 rows up.
 
     Every entry is a product of contractions, at most 1: fp16 operands lose little. (Powers of L would grow.)
     """
     r = tl.arange(0, 64)
     row, column = r[:, None], r[None, :]
-    X = tl.where(row == column, 1.0, tl.where((row ^ column) == 1, L, 0.0))
+    X = tl.where(row == column, 1.0, tl.where((row == column + 1) & (row % 2 == 1), -L, 0.0))
     for level in tl.static_range(1, 6):
         X = _merged(X, L, 1 << level, INNER, PRECISION)
     return X
@@ -150,7 +128,7 @@ def _inverse(L, INNER: tl.constexpr, PRECISION: tl.constexpr):
 
 @triton.jit
 def _factors(
-    q, k, v, a, b, A_log, dt_bias, starts, first_chunk, sequence_of, windows,
+    q, k, v, a, b, A_log, dt_bias, starts, first_chunk, sequence_of,
     U, W, Qd, Kd, P, total, q_norm,
     from_chunk, q_scale, stride_q, stride_k, stride_v, stride_a, stride_b,
     H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, SLICE_K: tl.constexpr, SLICE_V: tl.constexpr,
@@ -166,69 +144,59 @@ def _factors(
     place = (tl.program_id(1) * H + head).to(tl.int64)
     r = tl.arange(0, 64)
     here = begin + r < tl.load(starts + sequence + 1)
-    begin = begin.to(tl.int64)
-    q += begin * stride_q + head * K
-    k += begin * stride_k + head * K
-    v += begin * stride_v + head * V
-    a += begin * stride_a + head * K
-    dt_bias += head * K
-    b += begin * stride_b + head
-    U += place * (64 * V)
-    W += place * (64 * K)
-    Qd += place * (64 * K)
-    Kd += place * (64 * K)
-    total += place * K
+    row = (begin + r).to(tl.int64)
     rate = tl.exp2(tl.load(A_log + head) * 1.4426950408889634)
     products = tl.zeros((64, 64), tl.float32)
     L = tl.zeros((64, 64), tl.float32)
-    qq, kk, steepest = tl.zeros((64,), tl.float32), tl.zeros((64,), tl.float32), tl.zeros((64,), tl.float32)
-
-    pair = tl.arange(0, 2)[None, :]  # summed at once: a plain load would be repeated in every layout that wants it
-    logit = tl.load(b + r[:, None] * stride_b + pair * 0, here[:, None] & (pair == 0), 0.0)
-    logit = tl.sum(logit.to(tl.float32), 1)
+    qq, kk = tl.zeros((64,), tl.float32), tl.zeros((64,), tl.float32)
 
     for s in range(0, K, SLICE_K):
         c = s + tl.arange(0, SLICE_K)
-        x = _slice(q, stride_q, s, here, SLICE_K).to(tl.float32)
-        y = _slice(k, stride_k, s, here, SLICE_K).to(tl.float32)
+        at = head * K + c
+        g = tl.load(a + row[:, None] * stride_a + at, here[:, None], 0.0)
+        g = _log2_decay(g, rate, tl.load(dt_bias + at), here)
+        x = tl.load(q + row[:, None] * stride_q + at, here[:, None], 0.0).to(tl.float32)
+        y = tl.load(k + row[:, None] * stride_k + at, here[:, None], 0.0).to(tl.float32)
         qq += tl.sum(x * x, 1)
         kk += tl.sum(y * y, 1)
-        high, low = _decays(a, stride_a, dt_bias, s, rate, here, SLICE_K, DT)
-        own = _sums(windows, OWN_MIDDLE, high, low, PRECISION)
-        steepest = tl.maximum(steepest, tl.max(tl.abs(own), 1))
-        products, L = _centred_products(x, y, own, windows, high, low, products, L, DT, PRECISION)
-        target = r[:, None] * K + c
-        decay = tl.exp2(_sums(windows, UNTIL_END, high, low, PRECISION))
-        tl.store(Kd + target, (y * decay).to(DT))
-        decay = tl.exp2(_sums(windows, SINCE_START, high, low, PRECISION))
+        G, end = tl.cumsum(g, 0), tl.sum(g, 0)
+        M0 = tl.sum(tl.where((r < 16)[:, None], g, 0.0), 0)
+        M = tl.sum(tl.where((r < 32)[:, None], g, 0.0), 0)
+        M1 = tl.sum(tl.where((r < 48)[:, None], g, 0.0), 0)
+        steepest = tl.min(tl.minimum(tl.minimum(M0, M - M0), tl.minimum(M1 - M, end - M1)), 0)
+        if steepest > -RANGE:
+            products, L = _centred_products(x, y, G, M0, M1, products, L, DT, PRECISION)
+            until = end[None, :] - G
+        else:
+            products, L = _dyadic_products(x, y, g, products, L, SLICE_K, DT, PRECISION)
+            until = tl.cumsum(g, 0, reverse=True) - g  # the difference above would be one of large sums
+        decay = tl.exp2(G)
+        target = place * (64 * K) + r[:, None] * K + c
         tl.store(Qd + target, (x * decay).to(DT))
         tl.store(W + target, (y * decay).to(DT))
-        tl.store(total + c + tl.zeros((64, 1), tl.int32), decay, r[:, None] == 63)
+        tl.store(Kd + target, (y * tl.exp2(until)).to(DT))
+        tl.store(total + place * K + c, tl.exp2(end))
 
-    if tl.max(steepest, 0) >= RANGE:  # rare: what was summed is thrown away
-        products, L = _dyadic_products(
-            q, k, a, dt_bias, windows, rate, here, stride_q, stride_k, stride_a, K, SLICE_K, DT, PRECISION
-        )
     tl.store(q_norm + place * 64 + r, tl.rsqrt(qq + EPS) * q_scale)
     tl.store(
         P + place * (64 * 64) + r[:, None] * 64 + r,
         tl.where(r[:, None] >= r[None, :], products, 0.0).to(DT),
     )
-    # (I + βA)⁻¹ β = β (I + Aβ)⁻¹: one factor for the columns of A, one for the rows of the inverse
     rho = tl.rsqrt(kk + EPS)
-    written = rho * tl.sigmoid(logit)
-    L = tl.where(r[:, None] > r[None, :], L * (-rho)[:, None] * written[None, :], 0.0)
-    X = _inverse(L, INNER, PRECISION) * written[:, None]
+    beta = tl.sigmoid(tl.load(b + row * stride_b + head, here, 0.0).to(tl.float32))
+    L = tl.where(r[:, None] > r[None, :], L * (beta * rho)[:, None] * rho[None, :], 0.0)
+    X = _inverse(L, INNER, PRECISION) * rho[:, None] * beta[None, :]
 
     X_u = X.to(DT)
     for s in range(0, V, SLICE_V):
         c = s + tl.arange(0, SLICE_V)
-        x = tl.load(v + r[:, None] * stride_v + c, here[:, None], 0.0).to(DT)
-        tl.store(U + r[:, None] * V + c, tl.dot(X_u, x, input_precision=PRECISION).to(DT))
+        x = tl.load(v + row[:, None] * stride_v + head * V + c, here[:, None], 0.0).to(DT)
+        u_at = U + place * (64 * V) + r[:, None] * V + c
+        tl.store(u_at, tl.dot(X_u, x, input_precision=PRECISION).to(DT))
     X_w = (X * rho[None, :]).to(DT)
     tl.debug_barrier()  # e^G k lies where W will: other threads of this program wrote it
     for s in range(0, K, SLICE_K):
-        w_at = W + r[:, None] * K + s + tl.arange(0, SLICE_K)
+        w_at = W + place * (64 * K) + r[:, None] * K + s + tl.arange(0, SLICE_K)
         x = tl.load(w_at)
         w = tl.dot(X_w, x, input_precision=PRECISION).to(DT)
         tl.debug_barrier()
@@ -342,7 +310,7 @@ def launches(
     H, K, V = *q.shape[1:], v.shape[2]
     q, k, v, a = (_rows(x) for x in (q, k, v, a))
     dtype, precision = (torch.float32, "tf32x3") if q.dtype == torch.float32 else (torch.bfloat16, "tf32")
-    table, windows = _snapshot_table(packing, snapshots), _windows(dtype, q.device)
+    table = _snapshot_table(packing, snapshots)
     scan = SCAN[_fill(packing.sequences * H * V // 32, q)]
     columns, stages = min(V, scan["columns"]), _stages(scan["num_stages"], dtype, q)
     room = [_scratch(min(packing.chunks, size), H, K, V, dtype, q.device) for _ in range(scratches)]
@@ -352,8 +320,8 @@ def launches(
         yield (
             partial(
                 _factors[(H, stop - start)],
-                q, k, v, a, b, A_log, dt_bias, packing.starts, packing.first_chunk, packing.sequence_of, windows,
-                *scratch, start, K**-0.5, q.stride(0), k.stride(0), v.stride(0), a.stride(0), b.stride(0),
+                q, k, v, a, b, A_log, dt_bias, packing.starts, packing.first_chunk, packing.sequence_of, *scratch,
+                start, K**-0.5, q.stride(0), k.stride(0), v.stride(0), a.stride(0), b.stride(0),
                 H, K, V, slice_k, slice_v, *_types(dtype), precision, EPS,
                 num_warps=FACTORS["num_warps"], num_stages=FACTORS["num_stages"], maxnreg=_registers(dtype, q),
             ),
@@ -370,24 +338,6 @@ def _scratch(chunks: int, H: int, K: int, V: int, dtype: torch.dtype, device: to
     """U, W, Qd, Kd, P, total, q_norm of `_factors`."""
     wide = [torch.empty(chunks, H, CHUNK, n, dtype=dtype, device=device) for n in (V, K, K, K, CHUNK)]
     return wide + [torch.empty(chunks, H, n, dtype=torch.float32, device=device) for n in (K, CHUNK)]
-
-
-@cache
-def _windows(dtype: torch.dtype, device: torch.device) -> Tensor:
-    """[17,64,64]: which gates each exponent of a row sums (−1: those after the row), then who meets at a level.
-
-    Made by the first call, which therefore cannot be one that a CUDA graph records; nor can a kernel's first call.
-    """
-    r, j = torch.arange(CHUNK, device=device)[:, None], torch.arange(CHUNK, device=device)[None]
-    windows, meetings = [j <= r, j > r], []
-    own = r // 32 * 32 + 15
-    for middle in (own, torch.full_like(own, 15)):
-        windows.append(((j > middle) & (j <= r)).int() - ((j > r) & (j <= middle)).int())
-    for side in (1, 2, 4, 8, 16, 32):
-        last = r // (2 * side) * (2 * side) + side - 1  # of the earlier half of the row's block
-        windows.append((j > torch.minimum(r, last)) & (j <= torch.maximum(r, last)))
-        meetings.append((r // side == j // side + 1) & (r // side % 2 == 1))
-    return torch.stack([window.to(dtype) for window in (*windows, *meetings, r == j)])
 
 
 def _types(dtype: torch.dtype) -> tuple[tl.dtype, tl.dtype]:
@@ -418,7 +368,7 @@ def _fill(programs: int, like: Tensor) -> str:
 
 
 def _registers(dtype: torch.dtype, like: Tensor) -> int | None:
-    """A thread's limit: 168 leave room for three programs an SM on 9.0, whose products keep less in registers."""
+    """A thread's limit; 168 would leave room for three programs an SM."""
     hopper = like.is_cuda and torch.cuda.get_device_capability(like.device) == (9, 0)
     return FACTORS["maxnreg"] if hopper and dtype == torch.bfloat16 else None
 
