@@ -7,7 +7,6 @@ import math
 import random
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -44,9 +43,21 @@ class RandomCheckpoint:
         return x.normal_(0, spread, generator=self._generator)
 
 
-def random_48b(device: str = "cuda", fields: dict[str, object] | None = None) -> KimiLinear:
-    config = replace(ModelConfig.from_folder(RELEASED), **(fields or {}))  # type: ignore[arg-type]
-    place = torch.device(device)
+class AllMla(ModelConfig):
+    """A shape without the recurrent layers that this engine asks for: what the hybrid is compared with."""
+
+    def __post_init__(self) -> None:
+        pass
+
+
+def all_mla(config: ModelConfig) -> ModelConfig:
+    """The same shape with MLA in every layer."""
+    changed = vars(config) | {"kda_layers": (), "mla_layers": tuple(range(config.num_layers))}
+    return AllMla(**changed)
+
+
+def random_48b(device: str = "cuda", config: ModelConfig | None = None) -> KimiLinear:
+    config, place = config or ModelConfig.from_folder(RELEASED), torch.device(device)
     return build_model(config, RandomCheckpoint(config, place), place, torch.bfloat16)  # type: ignore[arg-type]
 
 

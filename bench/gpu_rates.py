@@ -1,112 +1,347 @@
-"""Reading and decoding with the 48B shape on one GPU, at several depths; and how far its modes differ in numbers.
+"""The 48B shape on one GPU, end to end: decoding, reading, memory; beside the same shape with MLA in every layer.
 
-    python -m bench.gpu_rates --out bench/results/gpu-rates.json [--depths 0 8192 …] [--profile FOLDER]
+    python -m bench.gpu_rates decode batch prefill memory profile numerics --out bench/results/h200 [--all-mla]
+                              [--deterministic] [--contexts 4096 131072 1048576] [--batch-contexts 131072 …]
+                              [--limit 300] [--step 8192] [--commit HASH]
 
-At each depth two steps of 8,192 tokens are read and 24 decoded, twice; the second time counts.
+A part for each word, a file for each part; with --all-mla the model has no KDA layer (decode, batch, prefill). Random
+weights; what has been read is random latents in the cache, put there, not read, but for ``prefill``. Times are of
+engine steps: the host's work and its wait for the device included.
+
+decode    one sequence at several contexts, against (active weights + cache) / the device's copy bandwidth.
+batch     as many sequences as fit beside the weights, at most 256: the paper's "maximal batch". ms a token is ms a step
+          / sequences. The two models' weights leave the same memory free, to half a gigabyte.
+prefill   a reading from nothing; FLOPs of model-spec §5.3 over the seconds, against a matmul measured in the same run.
+memory    what the allocator gave for one sequence of a million tokens, in both models. No weights.
+profile   the kernels of one decoded token, and of one step of reading.
+numerics  one reading by engines that step differently; the deterministic mode's cost.
 """
 
 import argparse
+import gc
 import json
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from bench.cpu import at_depth
-from bench.gpu_model import STEP, decode, engine_of, random_48b, read, some_ids
-from engine import Engine
-from engine.model import KimiLinear, Moe
+from bench.gpu_model import RELEASED, STEP, all_mla, decode, engine_of, random_48b, read, some_ids, steps
+from bench.h200.measuring import COPY, Record, eager_ms, place
+from engine import Engine, EngineConfig, ModelConfig, SamplingParams, Snapshot
+from engine.model import KimiLinear
+from engine.pools import Pools
 
-DEPTHS = [0, 8192, 32_768, 131_072, 524_288, 1_024_000]
-DECODE = 24
+CONTEXTS = [4096, 131_072, 1_048_576]
+TOKENS = 48  # decoded for a median
+KEPT = 6e9  # bytes left to graphs, logits and a step's tensors
+MOST = 256  # sequences
 
 
 def main() -> None:
     arguments = parse()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    config = ModelConfig.from_folder(RELEASED)
+    config = all_mla(config) if arguments.all_mla else config
+    parts = [part for part in arguments.parts if part != "memory"]
+    if "memory" in arguments.parts:
+        write(arguments, "memory", memory())
+    if not parts:
+        return
     began = time.perf_counter()
-    model = random_48b()
+    model = random_48b(config=config)
     torch.cuda.synchronize()
-    result: dict[str, Any] = {"device": torch.cuda.get_device_name(), "torch": torch.__version__,
-                              "build_s": round(time.perf_counter() - began, 1), "weights_gb": gb()}  # fmt: skip
-    result["numerics"] = numerics(model)
-    print(json.dumps(result), flush=True)
-    engine = engine_of(model, 1_048_576 + 4 * STEP)
-    result["with_pools_gb"] = gb()
-    warm(engine)
-    result["read_128k"] = whole(engine, 131_072)
-    print(json.dumps(result["read_128k"]), flush=True)
-    result["rows"] = []
-    for depth in arguments.depths:
-        result["rows"].append({"depth": depth} | measure(engine, depth))
-        print(json.dumps(result["rows"][-1]), flush=True)
-    result["peak_gb"] = round(torch.cuda.max_memory_allocated() / 1e9, 1)
-    result["contract"] = engine.describe().contract
-    arguments.out.write_text(json.dumps(result, indent=1) + "\n")
-    if arguments.profile:
-        profiles(engine, arguments.profile)
+    print(f"built in {time.perf_counter() - began:.1f} s, {gb()} GB", flush=True)
+    for part in parts:
+        records = []
+        for found in PARTS[part](model, arguments):
+            records.append(found)
+            write(arguments, part, records)  # what a later case may not live to see
+            clear()
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--depths", type=int, nargs="+", default=DEPTHS)
-    parser.add_argument("--out", type=Path, default=Path("bench/results/gpu-rates.json"))
-    parser.add_argument("--profile", type=Path, help="a folder for the profiler's tables")
+    parser.add_argument("parts", nargs="+", choices=[*PARTS, "memory"])
+    parser.add_argument("--out", type=Path, default=Path("bench/results/h200"))
+    parser.add_argument("--all-mla", action="store_true")
+    parser.add_argument("--deterministic", action="store_true", help="the mode whose bits depend on no company")
+    parser.add_argument("--contexts", type=int, nargs="+", default=CONTEXTS)
+    parser.add_argument("--batch-contexts", type=int, nargs="+", help="those of batch, where they are others")
+    parser.add_argument("--limit", type=float, default=300.0, help="seconds for each reading of prefill")
+    parser.add_argument("--step", type=int, default=STEP, help="tokens of one step of reading")
+    parser.add_argument("--commit", default="")
     return parser.parse_args()
 
 
-def gb() -> float:
-    return round(torch.cuda.memory_allocated() / 1e9, 1)
+def write(arguments: argparse.Namespace, part: str, records: list[dict[str, Any]]) -> None:
+    result = {"place": place() | {"commit": arguments.commit}, "records": records}
+    of = ("-all-mla" if arguments.all_mla else "") + ("-deterministic" if arguments.deterministic else "")
+    name = f"model-{part}{of}.json"
+    (arguments.out / name).write_text(json.dumps(result, indent=1) + "\n")
 
 
-def warm(engine: Engine) -> None:
+def record(op: str, case: str, ms: float, moved: int, flops: int, **more: Any) -> dict[str, Any]:
+    found = asdict(Record(op, case, "shiori", ms, moved, flops, 1e3 * moved / COPY, None)) | more
+    print(json.dumps(found), flush=True)
+    return found
+
+
+def kind(model: KimiLinear) -> str:
+    return "hybrid" if model.config.kda_layers else "all MLA"
+
+
+def gb(count: int | None = None) -> float:
+    return round((torch.cuda.memory_allocated() if count is None else count) / 1e9, 2)
+
+
+# what must move
+
+
+def active_bytes(model: KimiLinear, batch: int = 1) -> int:
+    """Weights that a step reads: all but the embedding, and of the routed experts those that some row chooses."""
+    E, shared = model.config.num_experts, model.config.num_shared_experts
+    chosen = E * (1 - (1 - model.config.num_experts_per_token / E) ** batch) + shared  # on average
+    total = sum(x.nbytes for x in tensors(model.head))
+    for layer in model.layers:
+        for x in tensors(layer):
+            total += int(x.nbytes * chosen / len(x)) if x.dim() == 3 and len(x) > E else x.nbytes
+        total -= layer.mixer.gates.nbytes // 2 if layer.recurrent else 0  # type: ignore[union-attr]  # zeros
+    return total
+
+
+def tensors(part: Any) -> Iterator[torch.Tensor]:
+    """Of dataclasses within dataclasses."""
+    for value in vars(part).values():
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif hasattr(value, "__dataclass_fields__"):
+            yield from tensors(value)
+
+
+def cache_bytes(engine: Engine, context: int) -> int:
+    """Latents and state of one sequence, each once."""
+    pools = engine.pools
+    return pools.latents[:, 0, 0].nbytes * context + pools.kda[:, 0].nbytes + pools.conv[:, 0].nbytes
+
+
+# sequences that stand where nobody has read
+
+
+def at(engine: Engine, depth: int, random: torch.Tensor) -> int:
+    """A sequence at ``depth`` with random latents [Lm,n,R+r], over and over, and an empty recurrent state."""
+    sequence = engine.begin_restore(depth)
+    for first in range(0, depth, random.shape[1]):
+        engine.put_latents(sequence, first, random[:, : depth - first])
+    pools = engine.pools
+    state = {"kda": torch.zeros_like(pools.kda[:, 0]), "conv": torch.zeros_like(pools.conv[:, 0])}
+    engine.finish_restore(sequence, Snapshot(depth, bytes([1] * 32), state))
+    return sequence
+
+
+def some_latents(engine: Engine) -> torch.Tensor:
+    layers, _, _, width = engine.pools.latents.shape
+    return torch.randn(layers, 8192, width, dtype=engine.model.dtype, device=engine.model.device)
+
+
+def standing(engine: Engine, count: int, context: int) -> list[int]:
+    """So many sequences a little before ``context``, ready to decode up to it."""
+    random = some_latents(engine)
+    sequences = [at(engine, context - TOKENS - 8, random) for _ in range(count)]
+    for i, sequence in enumerate(sequences):
+        engine.read(sequence, some_ids(engine, 4, seed=i))
+    for _ in steps(engine):
+        pass
+    return sequences
+
+
+def step_ms(engine: Engine, sequences: list[int], tokens: int = TOKENS) -> list[float]:
+    """ms of each step in which all of them decode; the first captures the graph."""
+    for sequence in sequences:
+        engine.generate(sequence, SamplingParams(max_tokens=tokens))
+    took = [1e3 * seconds for seconds, found in steps(engine) if len(found) == len(sequences)]
+    return took[3:-1]  # the last token is not fed
+
+
+def replay_ms(engine: Engine) -> float:
+    """The last graph alone, over and over: what the device takes. Spoils the sequences."""
+    decoder = engine._runner._decoder
+    assert decoder and decoder.captures, "there is no graph: see the log"
+    return eager_ms(list(decoder._graphs.values())[-1].graph.replay)
+
+
+def free() -> float:
+    """Bytes for caches beside the weights: the device's, less those taken, less KEPT."""
+    clear()
+    return torch.cuda.mem_get_info()[0] - KEPT
+
+
+def clear() -> None:
+    gc.collect()
+    torch.cuda.empty_cache()
+
+
+# the parts
+
+
+def decoding(model: KimiLinear, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    weights = active_bytes(model)
+    for context in arguments.contexts:
+        engine = engine_of(model, context + STEP, slots=2, deterministic=arguments.deterministic)
+        ms = step_ms(engine, standing(engine, 1, context))
+        moved = weights + cache_bytes(engine, context)
+        found = statistics.median(ms)
+        more = {"replay_ms": replay_ms(engine), "weights_gb": gb(weights), "cache_gb": gb(moved - weights)}
+        more |= {"of_floor": found / (1e3 * moved / COPY), "each": [round(x, 3) for x in ms]}
+        del engine
+        yield record("decode", f"{kind(model)}, batch 1, {context} tokens", found, moved, 0, **more)
+
+
+def batches(model: KimiLinear, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Batch 2, 16, … and the largest that fits, at each context."""
+    budget = free()
+    for context in arguments.batch_contexts or arguments.contexts:
+        largest = fitting(model, context, budget)
+        for batch in sorted({b for b in (2, 16, 64) if b < largest} | {largest}):
+            yield one_batch(model, context, batch, batch == largest, budget, arguments.deterministic)
+
+
+def fitting(model: KimiLinear, context: int, budget: float) -> int:
+    """A sequence's latents in whole pages, its state, and fp32 logits three times."""
+    config = model.config
+    latents = len(config.mla_layers) * config.latent_width * 2 * (context + 512)
+    state = len(config.kda_layers) * config.kda_width * (config.kda_head_dim * 4 + (config.conv_width - 1) * 6)
+    return max(1, min(MOST, int(budget // (latents + state + 12 * config.vocab_size))))
+
+
+def one_batch(
+    model: KimiLinear, context: int, batch: int, largest: bool, budget: float, deterministic: bool
+) -> dict[str, Any]:
+    engine = engine_of(model, batch * (context + 512), slots=batch, deterministic=deterministic)
+    ms = statistics.median(step_ms(engine, standing(engine, batch, context)))
+    moved = active_bytes(model, batch) + batch * cache_bytes(engine, context)
+    more = {"batch": batch, "largest": largest, "ms_a_token": ms / batch, "replay_ms": replay_ms(engine)}
+    more |= {"cache_gb": gb(batch * cache_bytes(engine, context)), "budget_gb": gb(int(budget)), "allocated_gb": gb()}
+    return record("decode batch", f"{kind(model)}, batch {batch}, {context} tokens", ms, moved, 0, **more)
+
+
+def prefill(model: KimiLinear, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    rate = matmul_rate()
+    for context in arguments.contexts:
+        room, step = context + 2 * arguments.step, arguments.step
+        engine = engine_of(model, room, slots=2, step=step, deterministic=arguments.deterministic)
+        warm(engine, arguments.step)
+        torch.cuda.reset_peak_memory_stats()
+        tokens, seconds = whole(engine, context - 256, arguments.limit)
+        work = prefill_flops(model.config, tokens)
+        more = {"tokens": tokens, "complete": tokens == context - 256, "tokens_a_second": tokens / sum(seconds)}
+        more |= {"matmul_tflops": rate / 1e12, "mfu": work / sum(seconds) / rate, "step": arguments.step}
+        more |= {"peak_gb": gb(torch.cuda.max_memory_allocated()), "step_s": [round(s, 4) for s in seconds]}
+        del engine
+        yield record("prefill", f"{kind(model)}, {context} tokens", 1e3 * sum(seconds), 0, work, **more)
+
+
+def warm(engine: Engine, step: int) -> None:
     sequence = engine.open()
-    read(engine, sequence, some_ids(engine, 2 * STEP))
-    decode(engine, sequence, 4)
+    read(engine, sequence, some_ids(engine, 2 * step))
     engine.close(sequence)
 
 
-def whole(engine: Engine, tokens: int) -> dict[str, Any]:
-    """A reading from nothing, end to end."""
-    sequence, ids = engine.open(), some_ids(engine, tokens)
-    began = time.perf_counter()
-    seconds = read(engine, sequence, ids)
-    wall = time.perf_counter() - began
-    engine.close(sequence)
-    return {"tokens": tokens, "s": round(wall, 3), "step_s": [round(s, 4) for s in seconds]}
+def whole(engine: Engine, tokens: int, limit: float) -> tuple[int, list[float]]:
+    """A reading from nothing, until it ends or the seconds do -> tokens read, seconds of each step."""
+    sequence, ids, seconds = engine.open(), some_ids(engine, tokens), list[float]()
+    request = engine.read(sequence, ids)
+    for took, _ in steps(engine):
+        seconds.append(took)
+        if sum(seconds) > limit:
+            engine.abort(request)
+    return engine.position(sequence), seconds
 
 
-def measure(engine: Engine, depth: int) -> dict[str, Any]:
-    base, row = at_depth(engine, depth), {}
-    for seed in range(2):
-        sequence = engine.fork(base)
-        took = read(engine, sequence, some_ids(engine, 2 * STEP, seed))
-        _, each = decode(engine, sequence, DECODE)
+def prefill_flops(config: ModelConfig, tokens: int) -> int:
+    """model-spec §5.3: linears, KDA in dense tiles, and expanded softmax attention, causal."""
+    C, K, D, h = config.kda_width, config.kda_head_dim, config.hidden_size, config.mla_heads
+    q, width = h * (config.qk_nope_head_dim + config.qk_rope_head_dim), config.latent_width
+    kda = D * (3 * C + 2 * K + config.kda_heads) + 2 * K * C + C * D
+    expand = config.kv_lora_rank * h * (config.qk_nope_head_dim + config.v_head_dim)
+    mla = D * (q + width) + expand + h * config.v_head_dim * D
+    chosen = config.num_experts_per_token + config.num_shared_experts
+    moe = D * config.num_experts + 3 * D * config.moe_intermediate_size * chosen
+    dense, sparse = config.first_k_dense_replace, config.num_layers - config.first_k_dense_replace
+    linears = len(config.kda_layers) * kda + len(config.mla_layers) * mla
+    linears += dense * 3 * D * config.intermediate_size + sparse * moe
+    mixing = len(config.kda_layers) * config.kda_heads * (6 * K * K + 10 * 64 * K)
+    attention = len(config.mla_layers) * (q + h * config.v_head_dim)  # of a row and a key, multiply-adds
+    return tokens * (2 * linears + mixing) + attention * tokens * tokens
+
+
+def matmul_rate() -> float:
+    """FLOP/s of 8192 x 8192 x 8192 in bf16."""
+    a, b = (torch.randn(8192, 8192, dtype=torch.bfloat16, device="cuda") for _ in range(2))
+    return 2 * 8192**3 / (1e-3 * eager_ms(lambda: a @ b))
+
+
+def memory() -> list[dict[str, Any]]:
+    """One sequence of a million tokens: the pools as the engine makes them, by the allocator's own count."""
+    config, found = ModelConfig.from_folder(RELEASED), {}
+    for name, shape in (("hybrid", config), ("all MLA", all_mla(config))):
+        before = torch.cuda.memory_allocated()
+        pools = Pools(shape, EngineConfig(1, 1_048_576), torch.device("cuda"), torch.bfloat16)
+        found[name] = torch.cuda.memory_allocated() - before
+        del pools
+        clear()
+    saved = 1 - found["hybrid"] / found["all MLA"]
+    return [{"op": "memory", "case": "1048576 tokens, one sequence", "bytes": found, "saved": saved}]
+
+
+def profiles(model: KimiLinear, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Tables of kernels as text; the records: microseconds of a decoded token or a step by kernel."""
+    for context in arguments.contexts:
+        engine = engine_of(model, context + 2 * STEP, slots=2)
+        (sequence,) = standing(engine, 1, context)
+        step_ms(engine, [sequence], 8)
+        yield profiled(arguments.out, f"decode-{context}", 8, lambda s=sequence, e=engine: decode(e, s, 9))
+        ids = some_ids(engine, STEP)
         engine.close(sequence)
-        row = {
-            "read_tok_s": round(2 * STEP / sum(took)),
-            "step_s": [round(s, 4) for s in took],
-            "decode_ms": round(1e3 * statistics.median(each[1:]), 2),
-            "decode_ms_each": [round(1e3 * s, 2) for s in each],
-        }
-    engine.close(base)
-    return row
+        (sequence,) = standing(engine, 1, max(context - STEP, 512))
+        yield profiled(arguments.out, f"read-{context}", 1, lambda s=sequence, e=engine, i=ids: read(e, s, i))
+        del engine
 
 
-def numerics(model: KimiLinear) -> dict[str, Any]:
-    """One reading of 2,500 tokens by engines that step differently, against whole steps.
+def profiled(folder: Path, name: str, times: int, run: Callable[[], Any]) -> dict[str, Any]:
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:
+        run()
+        torch.cuda.synchronize()
+    averages = seen.key_averages()
+    for by in ("cuda", "cpu"):
+        table = averages.table(sort_by=f"self_{by}_time_total", row_limit=45, max_name_column_width=60)
+        (folder / f"profile-{name}-{by}.txt").write_text(table)
+    kernels = [e for e in averages if e.device_type == torch.autograd.DeviceType.CUDA]
+    kernels.sort(key=lambda e: -e.self_device_time_total)
+    lines = {e.key[:70]: [round(e.self_device_time_total / times, 2), round(e.count / times, 2)] for e in kernels}
+    total, launches = (sum(line[i] for line in lines.values()) for i in range(2))
+    print(name, f"{total / 1e3:.3f} ms of kernels, {launches:.0f} launches", flush=True)
+    for key, (took, count) in list(lines.items())[:24]:
+        print(f"  {took:10.1f} us {count:7.1f} x {key}", flush=True)
+    return {"op": "profile", "case": name, "us": total, "kernels_us_count": lines}
+
+
+def numerics(model: KimiLinear, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """One reading of 2,500 tokens by engines that step differently, against whole steps; and what a step costs each.
 
     A random router has near ties everywhere: a rounding sends a token to another expert and all that follows differs.
     So the same is done with biases that choose the same experts for every token: what is left is rounding.
     """
     engine = engine_of(model, 32_768)
-    found = {"routing free": modes(engine), "resumed": resumed(engine)}
+    found: dict[str, Any] = {"routing free": modes(engine), "resumed": resumed(engine)}
     with fixed_routing(model):
-        return found | {"routing fixed": modes(engine)}
+        found["routing fixed"] = modes(engine)
+    return [{"op": "numerics", "case": "2500 tokens", **found}]
 
 
 def modes(engine: Engine) -> dict[str, Any]:
@@ -115,13 +350,16 @@ def modes(engine: Engine) -> dict[str, Any]:
         "the same again": engine,
         "steps of 1024": engine_of(model, 32_768, step=1024),
         "deterministic": engine_of(model, 32_768, deterministic=True),
+        "deterministic, steps of 1024": engine_of(model, 32_768, step=1024, deterministic=True),
     }
-    return {name: difference(first, reading(other)) for name, other in others.items()}
+    ends = {name: reading(other) for name, other in others.items()}
+    cut = difference(ends["deterministic"], ends["deterministic, steps of 1024"])
+    return {name: difference(first, end) for name, end in ends.items()} | {"deterministic, cut elsewhere": cut}
 
 
 @contextmanager
 def fixed_routing(model: KimiLinear) -> Iterator[None]:
-    biases = [layer.ffn.bias for layer in model.layers if isinstance(layer.ffn, Moe)]
+    biases = [layer.ffn.bias for layer in model.layers if hasattr(layer.ffn, "bias")]  # type: ignore[union-attr]
     before = [bias.clone() for bias in biases]
     for bias in biases:
         bias.normal_(0, 10)
@@ -132,10 +370,11 @@ def fixed_routing(model: KimiLinear) -> Iterator[None]:
 
 def reading(engine: Engine) -> dict[str, Any]:
     sequence = engine.open()
-    read(engine, sequence, some_ids(engine, 2500))
-    end = {"kda": engine.snapshot(sequence).tensors["kda"], "latents": engine.latents(sequence, 0, 2500)}
-    end["logits"] = engine._sequences[sequence].logits.cpu()
-    end["greedy"] = decode(engine, sequence, 16)[0]
+    end: dict[str, Any] = {"read_s": sum(read(engine, sequence, some_ids(engine, 2500)))}
+    end |= {"kda": engine.snapshot(sequence).tensors["kda"], "latents": engine.latents(sequence, 0, 2500)}
+    end["logits"] = engine._sequences[sequence].logits.cpu()  # type: ignore[union-attr]
+    end["greedy"], each = decode(engine, sequence, 16)
+    end["decode_ms"] = 1e3 * statistics.median(each[3:])
     engine.close(sequence)
     return end
 
@@ -148,6 +387,7 @@ def difference(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
     }
     same = [x == y for x, y in zip(a["greedy"], b["greedy"], strict=True)]
     gap = a["logits"].topk(2).values
+    found |= {"read_s": round(b["read_s"], 3), "decode_ms": round(b["decode_ms"], 3)}
     return found | {"greedy_equal": [*same, False].index(False), "top_two_gap": round(float(gap[0] - gap[1]), 4)}
 
 
@@ -166,26 +406,7 @@ def resumed(engine: Engine) -> dict[str, bool]:
     return dict(zip(("logits", "kda", "conv", "greedy_32"), same, strict=True))
 
 
-def profiles(engine: Engine, folder: Path) -> None:
-    """Where a step of reading at 32k, a question and one decoded token at 128k spend their time."""
-    for name, depth, run in (("read", 32_768, lambda s: read(engine, s, some_ids(engine, STEP))),
-                             ("question", 131_072, lambda s: read(engine, s, some_ids(engine, 32))),
-                             ("decode", 131_072, lambda s: decode(engine, s, 3))):  # fmt: skip
-        sequence = at_depth(engine, depth)
-        read(engine, sequence, some_ids(engine, 32))
-        with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:
-            run(sequence)
-        engine.close(sequence)
-        averages = seen.key_averages()
-        for by in ("cuda", "cpu"):
-            table = averages.table(sort_by=f"self_{by}_time_total", row_limit=45, max_name_column_width=60)
-            (folder / f"profile-{name}-{by}.txt").write_text(table)
-        kernels = [e for e in averages if e.device_type == torch.autograd.DeviceType.CUDA]
-        kernels.sort(key=lambda e: -e.self_device_time_total)
-        print(name, f"{sum(e.self_device_time_total for e in kernels) / 1e3:.1f} ms of kernels")
-        for e in kernels[:16]:
-            print(f"  {e.self_device_time_total / 1e3:8.2f} ms {e.count:5d} x {e.key[:90]}")
-
+PARTS = {"decode": decoding, "batch": batches, "prefill": prefill, "profile": profiles, "numerics": numerics}
 
 if __name__ == "__main__":
     main()

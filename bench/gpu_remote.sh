@@ -37,7 +37,7 @@ for part in "$@"; do
              --durations=6 2>&1 | tee "$OUT/check.txt" | tail -60 ;;
     bench) timeout "$limit" python3 -m bench.h200 --only $what --commit "$commit" --out "$OUT/bench" 2>&1 | grep -v -i warning | cut -c1-300 ;;
     tune) timeout "$limit" python3 -m "bench.h200.${what}_tune" --out "$OUT/tune-$what.json" 2>&1 | grep -v -i warning ;;
-    rates) timeout "$limit" python3 -m bench.gpu_rates $what --out "$OUT/rates" 2>&1 | grep -v -i warning ;;
+    rates) timeout "$limit" python3 -m bench.gpu_rates $what --commit "$commit" --out "$OUT/rates" 2>&1 | grep -v -i warning ;;
     run) timeout "$limit" python3 "$home/.carry/gpu/$what" 2>&1 | tee "$OUT/${what%.py}.txt" ;;
     vault) python3 -m bench.vault_client --redis-binary "$redis" --io-threads 8 --values 512 --gigabytes 1 --repeat 2 \
              --out "$OUT/gpu-vault-client.json" ;;

@@ -1,7 +1,9 @@
 """From named tensors to a model: which of them go where, and which are laid together for one matmul."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -32,18 +34,40 @@ def build_model(
     compile_ = compiled_kernels and compiled.suits(config, device, dtype)
     if compile_:
         set_threads(torch.get_num_threads())
-    top = _Take(tensors, "", device, dtype, plain=compile_)
+    triton = _runs_triton(config, device, dtype)
+    top = _Take(tensors, "", device, dtype, plain=compile_ or triton, triton=triton)
     embedding = top("model.embed_tokens.weight")
     layers = (_layer(config, i, top.under(f"model.layers.{i}.")) for i in range(config.num_layers))
     weight = embedding if config.tie_word_embeddings else top("lm_head.weight")
     head = Head(top("model.norm.weight"), weight, config.rms_norm_eps)
+    of_layer, of_head = _forms(config, compile_, triton)
     return KimiLinear(
         config=config,
         embedding=embedding,
-        layers=tuple(compiled.Layer.of(layer, config) if compile_ else layer for layer in layers),
-        head=compiled.Head.of(head) if compile_ else head,
+        layers=tuple(map(of_layer, layers)),  # one by one: a layer's tensors go when its kernels have theirs
+        head=of_head(head),
         compiled=compile_,
+        triton=triton,
     )
+
+
+def _runs_triton(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> bool:
+    if device.type != "cuda" or find_spec("triton") is None:
+        return False
+    from engine import gpu
+
+    return gpu.suits(config, device, dtype)
+
+
+def _forms(config: ModelConfig, compile_: bool, triton: bool) -> tuple[Callable[[Layer], Any], Callable[[Head], Any]]:
+    """What the kernels make of a layer, and of the head."""
+    if triton:
+        from engine import gpu
+
+        return gpu.Layer.of, gpu.Head.of
+    if compile_:
+        return lambda layer: compiled.Layer.of(layer, config), compiled.Head.of
+    return lambda layer: layer, lambda head: head
 
 
 @dataclass(frozen=True)
@@ -58,6 +82,7 @@ class _Take:
     device: torch.device
     dtype: torch.dtype
     plain: bool  # leave matrices as they are: the compiled kernels lay them out themselves
+    triton: bool  # experts as those kernels have them, from the start: no second copy of most of the model
 
     def under(self, prefix: str) -> "_Take":
         return replace(self, prefix=self.prefix + prefix)
@@ -72,13 +97,21 @@ class _Take:
         self.tensors.read(dict(zip(names, whole.split(rows), strict=True)))
         return whole
 
-    def experts(self, E: int, inner: int, D: int) -> tuple[Tensor, Tensor]:
-        """w13 [E, 2·I, D], an expert's gate above its up projection, and w2 [E, D, I]: read to where they stay."""
-        w13, w2 = self._empty(E, 2 * inner, D, dtype=self.dtype), self._empty(E, D, inner, dtype=self.dtype)
-        each = range(E)
-        places = {f"experts.{e}.w1.weight": w13[e, :inner] for e in each}
-        places |= {f"experts.{e}.w3.weight": w13[e, inner:] for e in each}
-        places |= {f"experts.{e}.w2.weight": w2[e] for e in each}
+    def experts(self, config: ModelConfig, shared: int = 0) -> tuple[Tensor, Tensor]:
+        """w13 [E + shared, 2·I, D], an expert's gate above its up projection, and w2 [E + shared, D, I].
+
+        Everything is read to where it stays; shared experts, where asked for, lie behind the others.
+        """
+        E, inner, D = config.num_experts, config.moe_intermediate_size, config.hidden_size
+        w13 = self._empty(E + shared, 2 * inner, D, dtype=self.dtype)
+        w2 = self._empty(E + shared, D, inner, dtype=self.dtype)
+        places = {f"experts.{e}.w1.weight": w13[e, :inner] for e in range(E)}
+        places |= {f"experts.{e}.w3.weight": w13[e, inner:] for e in range(E)}
+        places |= {f"experts.{e}.w2.weight": w2[e] for e in range(E)}
+        if shared:
+            places["shared_experts.gate_proj.weight"] = w13[E:, :inner]
+            places["shared_experts.up_proj.weight"] = w13[E:, inner:]
+            places["shared_experts.down_proj.weight"] = w2[E:].transpose(0, 1)
         self._fill({self.prefix + name: place for name, place in places.items()})
         return w13, w2
 
@@ -96,7 +129,7 @@ class _Take:
         if isinstance(self.tensors, Checkpoint):
             return self.tensors.read(places)
         for name, place in places.items():
-            place.copy_(self.tensors[name])
+            place.copy_(self.tensors[name].view(place.shape))
 
     def _empty(self, *shape: int, dtype: torch.dtype) -> Tensor:
         return torch.empty(shape, dtype=dtype, device=self.device)
@@ -155,9 +188,15 @@ def _mlp(take: _Take) -> Mlp:
     return Mlp(up=take.matrix("gate_proj.weight", "up_proj.weight"), down=take.matrix("down_proj.weight"))
 
 
-def _moe(config: ModelConfig, take: _Take) -> Moe:
-    E, inner, D = config.num_experts, config.moe_intermediate_size, config.hidden_size
-    w13, w2 = take.experts(E, inner, D)
+def _moe(config: ModelConfig, take: _Take) -> Any:
+    if take.triton:
+        from engine import gpu
+
+        choice = (config.num_experts_per_token, config.routed_scaling_factor, config.moe_renormalize)
+        router, always = (take("gate.weight"), take("gate.e_score_correction_bias")), config.num_shared_experts
+        return gpu.Moe(*choice, always, *router, *take.experts(config, always))
+    E, inner = config.num_experts, config.moe_intermediate_size
+    w13, w2 = take.experts(config)
     w1, w3 = w13.chunk(2, 1)
     shared, every = _mlp(take.under("shared_experts.")), None
     if not take.plain and config.num_experts <= DENSE_EXPERTS * config.num_experts_per_token:

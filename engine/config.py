@@ -178,7 +178,7 @@ class EngineConfig:
     page_tokens: int = 256
     grid: int = GRID
     prefill_tokens_per_step: int = 512
-    deterministic: bool = True  # one sequence a forward, in 1 or 64 rows: the same bits in any company
+    deterministic: bool = True  # the same bits in any company, wherever a reading is cut into steps: see runner.py
 
     def __post_init__(self) -> None:
         if self.grid != GRID:

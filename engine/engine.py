@@ -128,7 +128,7 @@ class Engine:
             raise ValueError("a segment has at least one token")
         self._check_ids(ids)
         sequence = self._ready(seq, len(ids))
-        sequence.logits = None
+        sequence.logits = sequence.best = None
         return self._runner.read(sequence, list(ids), score)
 
     def generate(

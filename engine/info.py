@@ -9,7 +9,7 @@ from engine.cache import Cache
 from engine.config import EngineConfig
 from engine.model import KimiLinear
 from engine.pools import Pools
-from kernels import REVISION
+from kernels import REVISION, gpu
 from kernels import cpu as compiled
 
 
@@ -47,12 +47,12 @@ def _contract(model: KimiLinear, config: EngineConfig) -> dict[str, str]:
         return common | {"kernels": compiled.REVISION}
     cuda = model.device.type == "cuda"
     threads = "any" if cuda or model.config.any_threads else str(torch.get_num_threads())
-    libraries = {name: _version(name) for name in ("triton", "fla-core")} if cuda else {}
+    libraries = {"triton": _version("triton")} if cuda else {}
     return (
         common
         | libraries
         | {
-            "kernels": REVISION,
+            "kernels": gpu.REVISION if model.triton else REVISION,
             "torch": torch.__version__,
             "hardware": torch.cuda.get_device_name() if cuda else torch.backends.cpu.get_cpu_capability(),
             "threads": threads,

@@ -7,7 +7,7 @@ works row by row runs on all rows at once; what looks back (convolution, recurre
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -35,6 +35,9 @@ from kernels import (
     weigh_experts,
 )
 
+if TYPE_CHECKING:
+    from engine import gpu
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -56,6 +59,7 @@ class Piece:
 class Batch:
     ids: Tensor  # [T] int64; rows that belong to no piece are padding
     pieces: tuple[Piece, ...]
+    fixed: bool = False  # by gpu.py: no row's bits depend on the others, at some cost
 
 
 @dataclass(frozen=True)
@@ -204,9 +208,10 @@ class Head:
 class KimiLinear:
     config: ModelConfig
     embedding: Tensor  # [vocab, D]
-    layers: tuple[Layer | compiled.Layer, ...]
-    head: Head | compiled.Head
+    layers: "tuple[Layer | compiled.Layer | gpu.Layer, ...]"
+    head: "Head | compiled.Head | gpu.Head"
     compiled: bool  # the layers are those of compiled.py
+    triton: bool = False  # the layers are those of gpu.py
 
     @property
     def device(self) -> torch.device:
@@ -220,11 +225,19 @@ class KimiLinear:
         """Runs the batch's rows and advances every state in ``pools`` -> hidden rows [T,D] before the last norm."""
         x = self.embedding[batch.ids]
         states, pages = iter(pools.states), iter(pools.pages)
-        pieces: Any = compiled.Pieces.of(batch.pieces) if self.compiled else batch.pieces
+        pieces = self._pieces(batch)
         for layer in self.layers:
             x = layer.forward(x, pieces, next(states) if layer.recurrent else next(pages))
         return x
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """hidden [n,D] -> [n,vocab] fp32."""
-        return self.head.logits(hidden)
+    def _pieces(self, batch: Batch) -> Any:
+        """As the layers take them."""
+        if self.triton:
+            from engine import gpu  # needs triton
+
+            return gpu.Pieces.of(batch.pieces, self.device, batch.fixed)
+        return compiled.Pieces.of(batch.pieces) if self.compiled else batch.pieces
+
+    def logits(self, hidden: Tensor, fixed: bool = False) -> Tensor:
+        """hidden [n,D] -> [n,vocab] fp32. fixed: see Batch."""
+        return self.head.logits(hidden, fixed) if self.triton else self.head.logits(hidden)  # type: ignore[call-arg]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from engine.config import EngineConfig, ModelConfig
-from engine.provenance import BLANK, Tag
+from engine.provenance import BLANK, Tag, page_tags
 from engine.rows import LatentPages, StateRows
 from engine.seals import Seals
 
@@ -53,8 +53,8 @@ class Pools:
             LatentPages(f"MLA layer {number}", self.latents[i], [BLANK] * engine.pages)
             for i, number in enumerate(model.mla_layers)
         )
-        self._seals = {"kda": Seals(self.kda), "conv": Seals(self.conv)}
-        self._page_seals = Seals(self.latents)
+        self.slot_seals = {"kda": Seals(self.kda), "conv": Seals(self.conv)}
+        self.page_seals = Seals(self.latents)
 
     @property
     def page_tokens(self) -> int:
@@ -77,7 +77,7 @@ class Pools:
         self.conv[:, slot].copy_(conv, non_blocking=True)
         for rows in self.states:
             rows.tags[slot] = tag
-        for seals in self._seals.values():
+        for seals in self.slot_seals.values():
             seals.put(slot)
 
     def copy_slot(self, source: int, target: int) -> None:
@@ -85,12 +85,12 @@ class Pools:
         self.conv[:, target] = self.conv[:, source]
         for rows in self.states:
             rows.tags[target] = rows.tags[source]
-        for seals in self._seals.values():
+        for seals in self.slot_seals.values():
             seals.move(source, target)
 
     def copy_state(self, slot: int) -> StateCopy:
         copies = {name: pool[:, [slot]] for name, pool in (("kda", self.kda), ("conv", self.conv))}
-        kda, conv = (self._seals[name].broken(copy, [slot])[:, 0] for name, copy in copies.items())
+        kda, conv = (self.slot_seals[name].broken(copy, [slot])[:, 0] for name, copy in copies.items())
         tags = [rows.tags[slot] for rows in self.states]
         return StateCopy({name: copy[:, 0] for name, copy in copies.items()}, tags, kda | conv)
 
@@ -100,7 +100,7 @@ class Pools:
         self.latents[:, target] = self.latents[:, source]
         for rows in self.pages:
             rows.tags[target] = rows.tags[source]
-        self._page_seals.move(source, target)
+        self.page_seals.move(source, target)
 
     def put_latents(self, table: list[int], first: int, latents: Tensor) -> None:
         """Writes latents [Lm, n, R+r] at positions first.. of the sequence that owns the pages ``table``.
@@ -121,7 +121,7 @@ class Pools:
         for i, tag in tags:
             for rows in self.pages:
                 rows.tags[table[i]] = tag
-        self._page_seals.put(table)
+        self.page_seals.put(table)
 
     def gather(self, table: list[int], start: int, stop: int) -> LatentCopy:
         """Positions start..stop of the sequence that owns ``table``."""
@@ -131,17 +131,41 @@ class Pools:
         copy = self.latents[:, pages]
         rows = copy.flatten(1, 2)[:, start - first * size : stop - first * size]
         tags = [[layer.tags[page] for page in pages] for layer in self.pages]
-        return LatentCopy(rows.contiguous(), tags, self._page_seals.broken(copy, pages))
+        return LatentCopy(rows.contiguous(), tags, self.page_seals.broken(copy, pages))
+
+    # tags of all layers, for a step whose numbers are computed in one piece
+
+    def require(self, slot: int, table: list[int], before: Tag) -> None:
+        """Raises ProvenanceError unless the slot, and the page that is being filled, say ``before`` in every layer."""
+        known = before  # one object for many layers: found equal once
+        for states in self.states:
+            if states.tags[slot] is not known:
+                states.require(slot, before)
+                known = states.tags[slot]
+        if before.position % self.page_tokens:
+            page = table[before.position // self.page_tokens]
+            for pages in self.pages:
+                if pages.tags[page] is not known:
+                    pages.require(page, before)
+                    known = pages.tags[page]
+
+    def tag(self, slot: int, table: list[int], first: int, after: Tag) -> None:
+        """Tags what positions first..after.position have been written to."""
+        for states in self.states:
+            states.tags[slot] = after
+        for i, tag in page_tags(first, after, self.page_tokens):
+            for pages in self.pages:
+                pages.tags[table[i]] = tag
 
     # seals
 
     def seal(self, slot: int, pages: Tensor) -> None:
         """Seals what a forward has written: a slot, and pages [n] (numbers, on the device)."""
-        for seals in self._seals.values():
+        for seals in self.slot_seals.values():
             seals.put(slot)
-        self._page_seals.put(pages)
+        self.page_seals.put(pages)
 
     def intact(self, slot: int, page: int | None) -> Tensor:
         """[] bool on the device: whether a slot, and the page that is being filled, are what was sealed."""
-        intact = self._seals["kda"].intact(slot) & self._seals["conv"].intact(slot)
-        return intact if page is None else intact & self._page_seals.intact(page)
+        intact = self.slot_seals["kda"].intact(slot) & self.slot_seals["conv"].intact(slot)
+        return intact if page is None else intact & self.page_seals.intact(page)

@@ -1,6 +1,13 @@
-"""The loop: what one step does for the requests that are running, and how a request ends."""
+"""The loop: what one step does for the requests that are running, and how a request ends.
 
+Deterministic, a row's bits depend on nothing beside it. The compiled kernels of a CPU give that as they are; those of a
+GPU where readings take fixed tiles and at most TOGETHER sequences decode in one forward (gpu.py); PyTorch's operations
+only to one sequence a forward, in 1 or 64 rows.
+"""
+
+from dataclasses import replace
 from itertools import count
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,14 +23,20 @@ from engine.sampler import SamplingParams, logprob, sample
 from engine.scheduler import Scheduler
 from engine.sequences import Sequence, Sequences
 
+if TYPE_CHECKING:
+    from engine.decoding import Decoder
+
 
 class Runner:
     """At most one request a sequence; whoever starts one has reserved its pages."""
 
     def __init__(self, model: KimiLinear, config: EngineConfig, pools: Pools, sequences: Sequences) -> None:
         self._model, self._config, self._pools, self._sequences = model, config, pools, sequences
-        self._scheduler = Scheduler(config.grid, config.prefill_tokens_per_step, config.deterministic)
-        self._alone = config.deterministic and not model.compiled  # a forward has one sequence, and full grids of rows
+        serial = config.deterministic and not model.triton
+        self._scheduler = Scheduler(config.grid, config.prefill_tokens_per_step, serial)
+        self._alone = serial and not model.compiled  # a forward has one sequence, and full grids of rows
+        self._fixed = config.deterministic and model.triton
+        self._decoder = _decoder(model, config, pools)
         self._requests: dict[int, Request] = {}
         self._by_sequence: dict[int, Request] = {}
         self._numbers = count(1)
@@ -62,6 +75,9 @@ class Runner:
         plan = self._scheduler.plan()
         decoded = [(request, self._decode(request)) for request in plan.decodes]
         decodes = [self._work(request, [token]) for request, token in decoded if token is not None]
+        if self._decoder:
+            self._decode_together(self._decoder, decodes)
+            decodes = []
         for works in self._forwards(decodes, plan.chunks):
             self._forward(works)
         events, self._events = self._events, []
@@ -98,14 +114,25 @@ class Runner:
         """``wanted``, or a token sampled: of the whole vocabulary, or of what the source goes on with."""
         copier = request.copier
         allowed = copier.allowed() if copier else None
+        best = self._sequences[request.sequence].best
+        if best and allowed is None and wanted is None and request.params.greedy:
+            return self._said(request, *best)
         if allowed is not None:
             logits = logits[torch.from_numpy(allowed).to(logits.device)]
             wanted = None if wanted is None else int(np.searchsorted(allowed, wanted))
         at = sample(logits, request.params, position) if wanted is None else wanted
         token = at if allowed is None else int(allowed[at])
         self._report(request, logits, at, token)
-        if copier:
-            copier.feed(token)
+        return self._fed(request, token)
+
+    def _said(self, request: Generate, token: int, logprob: float) -> int:
+        """The likeliest id, which the forward has told along with its logits."""
+        self._events.append(Token(request.id, token, logprob, True))
+        return self._fed(request, token)
+
+    def _fed(self, request: Generate, token: int) -> int:
+        if request.copier:
+            request.copier.feed(token)
         return token
 
     def _report(self, request: Request, logits: Tensor, at: int, token: int) -> None:
@@ -114,6 +141,23 @@ class Runner:
         self._events.append(Token(request.id, token, logprob(logits, at), likeliest))
 
     # a forward
+
+    def _decode_together(self, decoder: "Decoder", works: list[Work]) -> None:
+        """One id each, in forwards of their own: whoever reads beside them changes no bit of theirs."""
+        for start in range(0, len(works), decoder.most):
+            group = works[start : start + decoder.most]
+            try:
+                decoded = decoder.run(group)
+            except Exception as error:
+                for work in group:
+                    self._fail(work.request, f"{type(error).__name__}: {error}")
+                continue
+            for work, found in zip(group, decoded, strict=True):
+                s = work.sequence
+                s.advance(found.after, self._config.page_tokens)
+                s.logits, s.best = found.logits, found.best
+                if not (found.finite and found.intact):
+                    self._fail(work.request, _why(found.finite, s))
 
     def _forwards(self, decodes: list[Work], chunks: list[tuple[Read, int]]) -> list[list[Work]]:
         """One work a forward when its company would show in the bits; else all in one, a reader's chunks joined."""
@@ -128,10 +172,13 @@ class Runner:
 
     def _forward(self, works: list[Work]) -> None:
         works = [work for work in works if work.request.id in self._requests]  # one may have failed in this step
+        works.sort(key=lambda work: len(work.ids) > 1)  # single rows first: they take other kernels
         if not works:
             return
         config = self._config
-        batch = pack(works, config.grid, config.page_tokens, self._alone, self._model.device)
+        batch = replace(
+            pack(works, config.grid, config.page_tokens, self._alone, self._model.device), fixed=self._fixed
+        )
         intact = [self._intact(work.sequence) for work in works]
         try:
             hidden = self._model.forward(batch, self._pools)
@@ -161,7 +208,7 @@ class Runner:
             if request.score:
                 self._score(request, len(work.ids), hidden)
         last = isinstance(request, Generate) or request.done == len(request.ids)
-        s.logits = self._model.logits(hidden[-1:])[0] if last else None
+        s.logits, s.best = self._model.logits(hidden[-1:])[0] if last else None, None
         finite = (hidden.sum() if s.logits is None else s.logits.sum() + hidden.sum()).isfinite()
         if not bool(finite & intact):
             self._fail(request, _why(bool(finite), s))
@@ -174,7 +221,8 @@ class Runner:
         """Reports the ids that follow the rows just fed, as far as the segment goes."""
         following = request.ids[request.done - fed + 1 : request.done + 1]
         if following:
-            for logits, token in zip(self._model.logits(hidden[: len(following)]), following, strict=True):
+            rows = self._model.logits(hidden[: len(following)], self._fixed)
+            for logits, token in zip(rows, following, strict=True):
                 self._report(request, logits, token, token)
 
     # ends
@@ -190,7 +238,17 @@ class Runner:
         self._scheduler.remove(request)
         del self._requests[request.id], self._by_sequence[s.id]
         self._sequences.trim(s)
+        if s.logits is not None:
+            s.logits = s.logits.clone()  # it may be a row of many sequences' logits, which are let go with it
         self._events.append(Done(request.id, reason, s.position, s.digest, error))
+
+
+def _decoder(model: KimiLinear, config: EngineConfig, pools: Pools) -> "Decoder | None":
+    if not model.triton:
+        return None
+    from engine.decoding import Decoder  # needs triton
+
+    return Decoder(model, config, pools)
 
 
 def _why(finite: bool, s: Sequence) -> str:

@@ -27,6 +27,10 @@ class SamplingParams:
         if not 0 <= self.seed < 2**64:
             raise ValueError(f"seed {self.seed}: 64 bits, unsigned")
 
+    @property
+    def greedy(self) -> bool:
+        return self.temperature == 0 or self.top_k == 1
+
 
 def uniform(seed: int, position: int) -> float:
     """A number in [0, 1) with 53 random bits, the same for the same (seed, position) everywhere."""
@@ -36,7 +40,7 @@ def uniform(seed: int, position: int) -> float:
 
 def sample(logits: Tensor, params: SamplingParams, position: int) -> int:
     """logits [vocab] -> the id that stands at ``position``. Ties go to the smaller id."""
-    if params.temperature == 0 or params.top_k == 1:
+    if params.greedy:
         return int(logits.argmax())
     values, ids = torch.sort(logits.double() / params.temperature, descending=True, stable=True)
     if params.top_k:

@@ -18,22 +18,22 @@ class Seals:
     """
 
     def __init__(self, pool: Tensor) -> None:
-        self._samples = _sample(pool)
-        self._kept = torch.zeros_like(self._samples, memory_format=torch.contiguous_format)
+        self.samples = _sample(pool)  # [L, rows, SAMPLES], a view
+        self.kept = torch.zeros_like(self.samples, memory_format=torch.contiguous_format)
 
     def put(self, row: int | list[int] | Tensor) -> None:
-        self._kept[:, row] = self._samples[:, row]
+        self.kept[:, row] = self.samples[:, row]
 
     def move(self, source: int, target: int) -> None:
-        self._kept[:, target] = self._kept[:, source]
+        self.kept[:, target] = self.kept[:, source]
 
     def intact(self, row: int) -> Tensor:
         """[] bool on the pool's device: whether the row is, in every layer, what was sealed."""
-        return (self._samples[:, row] == self._kept[:, row]).all()
+        return (self.samples[:, row] == self.kept[:, row]).all()
 
     def broken(self, copy: Tensor, rows: list[int]) -> Tensor:
         """copy [L, len(rows), …] of these rows -> [L, len(rows)] bool on the pool's device: which are not as sealed."""
-        return (_sample(copy) != self._kept[:, rows]).any(-1)
+        return (_sample(copy) != self.kept[:, rows]).any(-1)
 
 
 def _sample(pool: Tensor) -> Tensor:

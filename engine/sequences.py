@@ -31,6 +31,7 @@ class Sequence:
     digest: bytes = START
     book: list[Tag] = field(default_factory=list)  # what pages[i] must say; as many as the position needs
     logits: Tensor | None = None  # [vocab] after the last token; None in the middle of a segment and after a restore
+    best: tuple[int, float] | None = None  # the likeliest id of these logits and its log-probability, when known
     put: Tensor | None = None  # [tokens] bool: which latents a restore has put so far; None: it is whole
 
     @property
@@ -85,7 +86,7 @@ class Sequences:
         child.pages = self._cache.share(parent.pages[:full]) + child.pages
         self._pools.copy_slot(parent.slot, child.slot)
         child.position, child.digest, child.book = parent.position, parent.digest, list(parent.book)
-        child.logits = parent.logits
+        child.logits, child.best = parent.logits, parent.best
         return child
 
     def reserve(self, sequence: Sequence, tokens: int) -> None:

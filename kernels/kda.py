@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels.fla_pinned import operation
 from kernels.pointwise import softplus
 
 CHUNK = 64  # rows of the grid; it starts at row 0 of every call
@@ -39,9 +38,6 @@ def kda_recurrence(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, sta
 
 def kda_step(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     """One token of the recurrence. q, k, g [...,H,K]; v [...,H,V]; beta [...,H]; state [...,H,K,V] -> (o, state)."""
-    if q.is_cuda and q.dim() == 2 and q.dtype == torch.float32:
-        o, state = _recurrence_fla([x.unsqueeze(0) for x in (q, k, v, g, beta)], state)
-        return o[0], state
     state = state * g.exp().unsqueeze(-1)
     error = v - (k.unsqueeze(-2) @ state).squeeze(-2)
     state = state + k.unsqueeze(-1) * (beta.unsqueeze(-1) * error).unsqueeze(-2)
@@ -50,8 +46,6 @@ def kda_step(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Te
 
 def kda_chunk(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     """The same result for many tokens, 64 rows at a time. A call cut at a multiple of 64 gives the same bits."""
-    if q.is_cuda and q.shape[-1] == v.shape[-1]:
-        return _kda_chunk_fla(q, k, v, g, beta, state)
     tokens = q.shape[0]
     pad = -tokens % CHUNK
     qk = F.pad(torch.stack([q, k], 2), (0, 0, 0, 0, 0, 0, 0, pad)).transpose(0, 1).contiguous()
@@ -134,39 +128,3 @@ def _windows(rows: int, dtype: torch.dtype, device: torch.device) -> tuple[Tenso
         d = torch.arange(DIAGONAL)
         pairs = (d > d[:, None]) & (d <= d[:, None, None])
         return torch.cat(windows).to(device, dtype), pairs.flatten(0, 1).to(device, dtype)
-
-
-def _kda_chunk_fla(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    """Whole chunks by flash-linear-attention's chunk kernel, the rows that are left by its recurrence.
-
-    A question of a few tokens is in no chunk: the recurrence is one launch, the chunk kernel a dozen.
-    """
-    whole = q.shape[0] // CHUNK * CHUNK
-    rows, parts = (q, k, v, g, beta), []
-    if whole:
-        o, state = _whole_chunks_fla([x[:whole] for x in rows], state)
-        parts.append(o)
-    if whole < q.shape[0]:
-        o, state = _recurrence_fla([x[whole:] for x in rows], state)
-        parts.append(o)
-    return parts[0] if len(parts) == 1 else torch.cat(parts), state
-
-
-def _whole_chunks_fla(rows: list[Tensor], state: Tensor) -> tuple[Tensor, Tensor]:
-    """Operands bf16, gate and state fp32, the gate unbounded."""
-    chunk_kda = operation("fla.ops.kda", "chunk_kda")
-    q, k, v = (x.to(torch.bfloat16).unsqueeze(0).contiguous() for x in rows[:3])
-    g, beta = (x.unsqueeze(0).contiguous() for x in rows[3:])
-    o, final = chunk_kda(
-        q=q, k=k, v=v, g=g, beta=beta, scale=1.0,
-        initial_state=state.unsqueeze(0).contiguous(), output_final_state=True,
-    )  # fmt: skip
-    return o[0].float(), final[0]
-
-
-def _recurrence_fla(rows: list[Tensor], state: Tensor) -> tuple[Tensor, Tensor]:
-    """The definition in one launch, fp32 throughout."""
-    fused_recurrent_kda = operation("fla.ops.kda", "fused_recurrent_kda")
-    batch = [x.unsqueeze(0) for x in rows]
-    o, final = fused_recurrent_kda(*batch, scale=1.0, initial_state=state.unsqueeze(0), output_final_state=True)
-    return o[0], final[0]

@@ -4,7 +4,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels.fla_pinned import operation
 from kernels.norm import wide
 from kernels.pointwise import silu
 
@@ -25,8 +24,6 @@ def short_conv_reference(x: Tensor, weight: Tensor, state: Tensor) -> tuple[Tens
 
 def short_conv(x: Tensor, weight: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     """The same, W shifted multiply-adds over all tokens at once; accumulated in fp32."""
-    if x.is_cuda:
-        return _short_conv_fla(x, weight, state)
     width, tokens = weight.shape[1], x.shape[0]
     history = torch.cat([state, x])
     wide_history, w = wide(history), wide(weight)
@@ -34,12 +31,3 @@ def short_conv(x: Tensor, weight: Tensor, state: Tensor) -> tuple[Tensor, Tensor
     for tap in range(1, width):
         y.addcmul_(wide_history[tap : tap + tokens], w[:, tap])
     return silu(y).to(x.dtype), history[tokens:]
-
-
-def _short_conv_fla(x: Tensor, weight: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    """flash-linear-attention's Triton kernel; its state has W columns, of which the first is never read."""
-    causal_conv1d_fwd = operation("fla.modules.causal_conv1d", "causal_conv1d_fwd")
-    initial = F.pad(state.T, (1, 0)).unsqueeze(0).contiguous()
-    y, _ = causal_conv1d_fwd(x.unsqueeze(0), weight.contiguous(), None, None, initial, activation="silu")
-    kept = state.shape[0]
-    return y[0], torch.cat([state, x[-kept:]])[-kept:]

@@ -5,6 +5,7 @@ import os
 import random
 import threading
 import time
+from dataclasses import fields as fields_of
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from engine import CheckpointError, ModelConfig, check_inventory, load_model
+from engine import CheckpointError, ModelConfig, build, check_inventory, load_model
 from engine.build import build_model
 from engine.checkpoint import Checkpoint
 from engine.config import ModelConfig as Config
@@ -211,6 +212,26 @@ def test_a_place_with_gaps(folder, device):
     assert torch.equal(wide[:, 1:65], tensors[name].float()) and wide[:, 65:].isnan().all() and wide[:, 0].isnan().all()
     assert torch.equal(rows[1, 1], tensors[other]) and rows[[0, 2]].isnan().all() and rows[1, 0].isnan().all()
     assert torch.equal(three[:, 1], tensors[one].double()) and three[:, [0, 2]].isnan().all()
+
+
+@pytest.mark.parametrize("shared", [1, 2])
+def test_experts_as_the_triton_kernels_have_them(tmp_path, shared, monkeypatch):
+    """The shared ones behind, all read to where they stay: what copying them there from a plain model gives."""
+    gpu = pytest.importorskip("engine.gpu")
+    fields = FEW | {"num_shared_experts": shared}
+    config, cpu = Config.from_dict(fields), torch.device("cpu")
+    folder = save_random_checkpoint(tmp_path / "model", fields)
+    expected = gpu.Moe.of(load_model(folder, dtype=torch.bfloat16, compiled_kernels=False).layers[1].ffn)
+    monkeypatch.setattr(build, "_runs_triton", lambda *_: True)
+    for model in (
+        load_model(folder, dtype=torch.bfloat16),
+        build_model(config, load_file(folder / FILE), cpu, torch.bfloat16),
+    ):
+        found = model.layers[1].ffn
+        assert found.w13.shape == (24 + shared, 2 * config.moe_intermediate_size, config.hidden_size)
+        for field in fields_of(found):
+            a, b = getattr(found, field.name), getattr(expected, field.name)
+            assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b, field.name
 
 
 def test_progress_is_told_to_the_last_byte(folder):

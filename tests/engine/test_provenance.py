@@ -146,7 +146,7 @@ def test_two_layers_exchanged(small, s):
     pools = small.pools
     swap(pools.kda[:, s.slot], 0, 1)
     refused(small, s, "KDA layer 0")
-    swap(pools._seals["kda"]._kept[:, s.slot], 0, 1)
+    swap(pools.slot_seals["kda"].kept[:, s.slot], 0, 1)
     refused(small, s, "KDA layer 0")
 
 

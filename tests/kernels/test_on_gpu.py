@@ -1,16 +1,11 @@
-"""On a CUDA device: every fast form against its definition in fp64, at the widths of the 48B and awkward lengths."""
+"""On a CUDA device: the forms of PyTorch's operations against their definitions in fp64, at the widths of the 48B."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 import kernels
-from engine.config import ModelConfig
-from engine.testing import TINY, random_tensors
-from engine.weights import build_model
 from kernels import mla_gpu
-from tests.engine import reference
-from tests.engine.driving import decode, engine_of, read, some_ids, state
 from tests.kernels.cases import KdaCase
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -36,36 +31,15 @@ def wider(*tensors):
     return [x.double() if x.is_floating_point() else x for x in tensors]
 
 
-@pytest.mark.parametrize("tokens", [2, 32, 64, 333, 1024])
-@pytest.mark.parametrize("decay", [0.5, 200.0])
+@pytest.mark.parametrize("tokens, decay", [(2, 0.5), (333, 0.5), (333, 200.0)])
 def test_kda_in_chunks(tokens, decay):
     with torch.device("cpu"):
         rows = KdaCase(tokens, decay, heads=H, key=K, value=K, dtype=torch.float32).make()
     rows = [x.cuda() for x in rows]
     o, final = kernels.kda_chunk(*rows)
     o_expected, final_expected = kernels.kda_recurrence(*wider(*rows))
-    near(o, o_expected, 8e-3)
-    near(final, final_expected, 8e-3)
-
-
-def test_kda_one_token():
-    with torch.device("cpu"):
-        rows = KdaCase(1, 5.0, heads=H, key=K, value=K, dtype=torch.float32).make()
-    rows = [x.cuda() for x in rows]
-    o, final = kernels.kda_step(*(x[0] for x in rows[:5]), rows[5])
-    o_expected, final_expected = kernels.kda_recurrence(*wider(*rows))
-    near(o, o_expected[0], 1e-5)
-    near(final, final_expected, 1e-5)
-
-
-def test_kda_cut_at_a_multiple_of_64_changes_no_bit():
-    with torch.device("cpu"):
-        rows = KdaCase(1000, 6.0, heads=H, key=K, value=K, dtype=torch.float32).make()
-    *rows, start = [x.cuda() for x in rows]
-    o, final = kernels.kda_chunk(*rows, start)
-    o_a, middle = kernels.kda_chunk(*(x[:320] for x in rows), start)
-    o_b, end = kernels.kda_chunk(*(x[320:] for x in rows), middle)
-    assert torch.equal(torch.cat([o_a, o_b]), o) and torch.equal(end, final)
+    near(o, o_expected, 1e-4)
+    near(final, final_expected, 1e-4)
 
 
 MLA_SIZES = [(1, 1), (1, 5000), (1, 70_000), (32, 40), (32, 70_001), (64, 9000), (65, 65), (300, 41_000)]
@@ -120,41 +94,3 @@ def test_short_conv(tokens):
     y_expected, after_expected = kernels.short_conv_reference(*wider(x, weight, before))
     near(y, y_expected, 3e-3)
     assert torch.equal(after.double(), after_expected)
-
-
-SMALL_48B = TINY | {
-    "hidden_size": 256, "num_attention_heads": 4, "kv_lora_rank": 512, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64,
-    "v_head_dim": 128, "num_experts": 32, "num_experts_per_token": 4, "moe_intermediate_size": 64,
-    "linear_attn_config": TINY["linear_attn_config"] | {"num_heads": 4, "head_dim": 128},
-}  # fmt: skip
-"""The head shapes of the 48B, few and narrow layers."""
-
-
-@pytest.mark.parametrize("deterministic", [True, False])
-def test_a_whole_model_gives_what_the_formulas_give(deterministic):
-    """bf16 against fp64: the routing of a token may flip at a tie, so the tolerance is wide; a wrong layout gives 1."""
-    with torch.device("cpu"):
-        config, ids = ModelConfig.from_dict(SMALL_48B), some_ids(330)
-        tensors = random_tensors(config, seed=3)
-        expected = reference.logits(config, tensors, ids)[-1]
-    engine = engine_of(build_model(config, tensors, torch.device("cuda"), BF16), deterministic=deterministic)
-    sequence = engine.open()
-    read(engine, sequence, ids[:200])
-    read(engine, sequence, ids[200:])
-    near(engine._sequences[sequence].logits.cpu(), expected, 0.06)
-
-
-def test_a_resumed_reading_gives_the_bits_of_an_unbroken_one():
-    with torch.device("cpu"):
-        config = ModelConfig.from_dict(SMALL_48B)
-        tensors = random_tensors(config, seed=4)
-    model = build_model(config, tensors, torch.device("cuda"), BF16)
-    one, two = engine_of(model, deterministic=False), engine_of(model, deterministic=False)
-    unbroken = one.open()
-    read(one, unbroken, some_ids(500))
-    resumed = two.restore(one.snapshot(unbroken), one.latents(unbroken, 0, 500))
-    for engine, sequence in ((one, unbroken), (two, resumed)):
-        read(engine, sequence, some_ids(40, seed=1))
-    for name, value in state(one, unbroken).items():
-        assert torch.equal(value, state(two, resumed)[name]), name
-    assert decode(one, unbroken, max_tokens=20) == decode(two, resumed, max_tokens=20)
