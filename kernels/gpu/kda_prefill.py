@@ -10,7 +10,7 @@ with ρ = 1/‖k‖ the scan works on ρN, which takes the raw k everywhere else
 
 Exponents are base 2. The gate is unbounded, so decays are split only where both parts are known to be in range: between
 the two halves of a chunk at their border (both parts ≤ 1), within a half at its middle if 16 tokens keep every channel
-above 2^-RANGE, else at every dyadic level (all parts ≤ 1). Sums of gates never span more than a half.
+above 2^-RANGE, else at every dyadic level (all parts ≤ 1) with sums taken within the level's own blocks.
 """
 
 from collections.abc import Callable, Iterator
@@ -309,7 +309,7 @@ def launches(
     """The two launches of each slice of ``size`` chunks, in order; the scratches are taken in turn."""
     H, K, V = *q.shape[1:], v.shape[2]
     if q.is_cuda and K < 64 and q.dtype != torch.float32:
-        raise ValueError(f"K = {K} in {q.dtype} comes out wrong on a GPU with Triton 3.6; take fp32, or K from 64 up")
+        raise ValueError(f"K = {K} in {q.dtype} comes out wrong on a GPU with Triton 3.6, not from 64 up")
     q, k, v, a = (_rows(x) for x in (q, k, v, a))
     dtype, precision = (torch.float32, "tf32x3") if q.dtype == torch.float32 else (torch.bfloat16, "tf32")
     table = _snapshot_table(packing, snapshots)
