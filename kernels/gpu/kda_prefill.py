@@ -10,7 +10,7 @@ with ρ = 1/‖k‖ the scan works on ρN, which takes the raw k everywhere else
 
 Exponents are base 2. The gate is unbounded, so decays are split only where both parts are known to be in range: between
 the two halves of a chunk at their border (both parts ≤ 1), within a half at its middle if 16 tokens keep every channel
-above 2^-RANGE, else at every dyadic level (all parts ≤ 1). Sums of gates never span more than a half.
+above 2^-RANGE, else at every dyadic level (all parts ≤ 1) with sums taken within the level's own blocks.
 """
 
 from collections.abc import Callable, Iterator
@@ -265,7 +265,7 @@ def kda_prefill(
     are the logits of gate and write strength: g = −exp(A_log[h]) softplus(a + dt_bias), β = σ(b) (model-spec §2.2).
     A_log [H], dt_bias [H·K] fp32; pool [slots,H,K,V] fp32; slots [N] int32, distinct: sequence n goes on from
     pool[slots[n]]. snapshots: (chunks [S] int32, out [S,H,K,V] fp32): the state after each of these chunks, numbered as
-    the packing numbers them. K and V are powers of two from 16 up. A sequence that is cut at a multiple of 64 rows and
+    the packing numbers them. K and V are powers of two from 16 up, K from 64 up in bf16 on a GPU. A sequence that is cut at a multiple of 64 rows and
     goes on later has the same bits; so has one that is packed with others.
     """
     o = torch.empty(v.shape, dtype=q.dtype, device=q.device)
@@ -308,6 +308,8 @@ def launches(
 ) -> Iterator[tuple[Launch, Launch]]:  # fmt: skip
     """The two launches of each slice of ``size`` chunks, in order; the scratches are taken in turn."""
     H, K, V = *q.shape[1:], v.shape[2]
+    if q.is_cuda and K < 64 and q.dtype != torch.float32:
+        raise ValueError(f"K = {K} in {q.dtype} comes out wrong on a GPU with Triton 3.6, not from 64 up")
     q, k, v, a = (_rows(x) for x in (q, k, v, a))
     dtype, precision = (torch.float32, "tf32x3") if q.dtype == torch.float32 else (torch.bfloat16, "tf32")
     table = _snapshot_table(packing, snapshots)
