@@ -10,7 +10,7 @@ from triton.experimental.gluon.language.nvidia.ampere import async_copy
 from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared, warpgroup_mma, warpgroup_mma_wait
 
 KEYS, WARPS = 64, 4  # a warp group; with two, both would compute the same scores
-AHEAD = 2  # tiles, of which the lines are asked into the L2 cache before they are copied: 0 is never
+AHEAD = 0  # tiles, of which the lines are asked into the L2 cache before they are copied: 0 is never
 
 
 @gluon.jit
