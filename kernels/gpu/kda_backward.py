@@ -52,11 +52,11 @@ def _scan(do, d_final, read, write, G, P, W, dN, d_states, d_state, starts, firs
         after = dS.to(dtype)
         tl.store(d_states + tile(chunk, h, H, K * V) + j[:, None] * V + c[None], after)
         x = tl.dot(tl.trans(tl.load(P + tile(chunk, h, H, ROWS * ROWS) + i[:, None] * ROWS + i[None])), y)
-        x = tl.dot(tl.load(write + keys), after, x).to(dtype)
-        tl.store(dN + tile(chunk, h, H, ROWS * V) + i[:, None] * V + c[None], x)
+        x = tl.dot(tl.load(write + keys), after, x)
+        tl.store(dN + tile(chunk, h, H, ROWS * V) + i[:, None] * V + c[None], x.to(dtype))
         decay = tl.exp2(tl.load(G + tile(chunk, h, H, ROWS * K) + (ROWS - 1) * K + j))
         dS = tl.dot(tl.trans(tl.load(read + keys)), y, dS * decay[:, None])
-        dS = tl.dot(tl.trans(tl.load(W + keys)), -x, dS)
+        dS = tl.dot(tl.trans(tl.load(W + keys)), (-x).to(dtype), dS)
     tl.store(d_state + at, dS)
 
 
@@ -67,7 +67,8 @@ def _values(do, o, v, b, R, N, dN, dv, db, dP, dM, along, starts, first_chunk, s
     """``along``: ⟨q, dq⟩ and ⟨k, dk⟩ of every row."""
     h, chunk = tl.program_id(0), tl.program_id(1)
     row, real = chunk_rows(chunk, starts, first_chunk, sequence_of)
-    i, dtype = tl.arange(0, ROWS), N.dtype.element_ty
+    i = tl.arange(0, ROWS)
+    dtype = N.dtype.element_ty
     square = tile(chunk, h, H, ROWS * ROWS) + i[:, None] * ROWS + i[None]
     beta = tl.where(real, tl.sigmoid(tl.load(b + row * b_stride + h, mask=real, other=0.0).to(tl.float32)), 0.0)
     inverse = tl.trans(tl.load(R + square))
@@ -100,7 +101,8 @@ def _values(do, o, v, b, R, N, dN, dv, db, dP, dM, along, starts, first_chunk, s
 @triton.jit
 def _pairs(dP, dM, q, k, G, running, c, dq, dk, dG, K: tl.constexpr):
     """Adds what the pairs of rows of a chunk give (§4.5, line 7) to dq, dk and dG [64,channels]."""
-    i, dtype = tl.arange(0, ROWS), k.dtype
+    i = tl.arange(0, ROWS)
+    dtype = k.dtype
     own = tl.sum(tl.where(i[:, None] == i[None], dP.to(tl.float32), 0.0), 1)[:, None]
     dq += own * k.to(tl.float32)
     dk += own * q.to(tl.float32)
@@ -125,7 +127,8 @@ def _pairs(dP, dM, q, k, G, running, c, dq, dk, dG, K: tl.constexpr):
 def _state(do, dv, N, states, d_states, do_rows, dv_rows, real, n_tile, state_tile, c,
            V: tl.constexpr, PART: tl.constexpr, WIDTH: tl.constexpr):  # fmt: skip
     """dO S₀ᵀ, dV S₀ᵀ, N dSᵀ [64,channels] and the rows' sums of S₀ ⊙ dS [channels]."""
-    i, dtype = tl.arange(0, ROWS), N.dtype.element_ty
+    i = tl.arange(0, ROWS)
+    dtype = N.dtype.element_ty
     read = tl.zeros([ROWS, WIDTH], tl.float32)
     missed = tl.zeros([ROWS, WIDTH], tl.float32)
     written = tl.zeros([ROWS, WIDTH], tl.float32)

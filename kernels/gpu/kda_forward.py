@@ -129,7 +129,8 @@ def _factors(q_unit, k_unit, G, v, b, P, R, U, W, starts, first_chunk, sequence_
              INVERSE: tl.constexpr):  # fmt: skip
     h, chunk = tl.program_id(0), tl.program_id(1)
     row, real = chunk_rows(chunk, starts, first_chunk, sequence_of)
-    i, dtype = tl.arange(0, ROWS), k_unit.dtype.element_ty
+    i = tl.arange(0, ROWS)
+    dtype = k_unit.dtype.element_ty
     keys = tile(chunk, h, H, ROWS * K)
     M = tl.zeros([ROWS, ROWS], tl.float32)
     scores = tl.zeros([ROWS, ROWS], tl.float32)
