@@ -99,25 +99,27 @@ def _values(do, o, v, b, R, N, dN, dv, db, dP, dM, along, starts, first_chunk, s
 
 
 @triton.jit
-def _pairs(dP, dM, q, k, G, running, c, dq, dk, dG, K: tl.constexpr):
+def _pairs(dP, dM, q_unit, k_unit, G, at, c, dq, dk, dG, K: tl.constexpr):
     """Adds what the pairs of rows of a chunk give (§4.5, line 7) to dq, dk and dG [64,channels]."""
     i = tl.arange(0, ROWS)
-    dtype = k.dtype
-    own = tl.sum(tl.where(i[:, None] == i[None], dP.to(tl.float32), 0.0), 1)[:, None]
-    dq += own * k.to(tl.float32)
-    dk += own * q.to(tl.float32)
+    dtype = dP.dtype.element_ty
+    square = i[:, None] * ROWS + i[None]
+    own = tl.load(dP + i * (ROWS + 1)).to(tl.float32)[:, None]
+    dq += own * tl.load(k_unit + at)
+    dk += own * tl.load(q_unit + at)
     for level in range(LEVELS):
-        decay = decay_to_anchor(G, running, c, level, K)
+        tl.debug_barrier()  # or the loads move out of the loop, and there are not the registers for that
+        decay = decay_to_anchor(G, tl.load(G + at), c, level, K)
         pair = paired(level)
-        p, m = tl.where(pair, dP, 0.0).to(dtype), tl.where(pair, dM, 0.0).to(dtype)
-        x, y = (k * decay).to(dtype), (q * decay).to(dtype)
+        p, m = tl.where(pair, tl.load(dP + square), 0.0), tl.where(pair, tl.load(dM + square), 0.0)
+        x, y = (tl.load(k_unit + at) * decay).to(dtype), (tl.load(q_unit + at) * decay).to(dtype)
         d = tl.dot(p, x)
         dq += decay * d
         dG += y.to(tl.float32) * d
         d = tl.dot(m, x)
         dk += decay * d
         dG += x.to(tl.float32) * d
-        d = tl.dot(tl.trans(m), x, tl.dot(tl.trans(p), y))
+        d = tl.dot(tl.trans(p), y) + tl.dot(tl.trans(m), x)
         dk += decay * d
         dG -= x.to(tl.float32) * d
     return dq, dk, dG
@@ -160,27 +162,26 @@ def _keys(do, dv, N, states, d_states, dP, dM, q_unit, k_unit, G, lengths, along
         do, dv, N, states, d_states, row * do_stride + h * V, (row * H + h) * V, real,
         tile(chunk, h, H, ROWS * V), tile(chunk, h, H, K * V), c, V, PART, WIDTH,
     )  # fmt: skip
-    at = keys + i[:, None] * K + c[None]
-    q, k, running = tl.load(q_unit + at), tl.load(k_unit + at), tl.load(G + at)
-    last = tl.load(G + keys + (ROWS - 1) * K + c)
-    read *= tl.exp2(running)
-    missed *= tl.exp2(running)
-    written *= tl.exp2(last[None] - running)
-    until_end = k.to(tl.float32) * written
+    at = i[:, None] * K + c[None]
+    q, k, G = q_unit + keys, k_unit + keys, G + keys
+    last = tl.load(G + (ROWS - 1) * K + c)
+    since_start = tl.exp2(tl.load(G + at))
+    read *= since_start
+    missed *= since_start
+    written *= tl.exp2(last[None] - tl.load(G + at))
+    until_end = tl.load(k + at) * written
     across = kept * tl.exp2(last) + tl.sum(until_end, 0)
-    dG = q.to(tl.float32) * read - k.to(tl.float32) * missed - until_end
-    square = tile(chunk, h, H, ROWS * ROWS) + i[:, None] * ROWS + i[None]
-    x, y, dG = _pairs(
-        tl.load(dP + square), tl.load(dM + square), q, k, G + keys, running, c, read, written - missed, dG, K
-    )
+    dG = tl.load(q + at) * read - tl.load(k + at) * missed - until_end
+    square = tile(chunk, h, H, ROWS * ROWS)
+    x, y, dG = _pairs(dP + square, dM + square, q, k, G, at, c, read, written - missed, dG, K)
     to = (row * H + h)[:, None] * K + c[None]
     rate = tl.load(lengths + tile(chunk, h, H, ROWS) + i)
     along_q = tl.load(along + tile(chunk, h, H, ROWS) + i) / (SCALE * SCALE)
-    x = (rate * SCALE)[:, None] * (x - along_q[:, None] * q.to(tl.float32))
+    x = (rate * SCALE)[:, None] * (x - along_q[:, None] * tl.load(q + at))
     tl.store(dq + to, x.to(dq.dtype.element_ty), mask=real[:, None])
     rate = tl.load(lengths + tile(CHUNKS + chunk, h, H, ROWS) + i)
     along_k = tl.load(along + tile(CHUNKS + chunk, h, H, ROWS) + i)
-    y = rate[:, None] * (y - along_k[:, None] * k.to(tl.float32))
+    y = rate[:, None] * (y - along_k[:, None] * tl.load(k + at))
     tl.store(dk + to, y.to(dk.dtype.element_ty), mask=real[:, None])
     dg = tl.cumsum(dG, 0, reverse=True) + across[None]
     z = tl.load(a + (row * a_stride + h * K)[:, None] + c[None], mask=real[:, None], other=0.0).to(tl.float32)
