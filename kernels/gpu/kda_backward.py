@@ -110,18 +110,19 @@ def _pairs(dP, dM, q_unit, k_unit, G, at, c, dq, dk, dG, K: tl.constexpr):
     for level in range(LEVELS):
         tl.debug_barrier()  # or the loads move out of the loop, and there are not the registers for that
         decay = decay_to_anchor(G, tl.load(G + at), c, level, K)
-        pair = paired(level)
-        p, m = tl.where(pair, tl.load(dP + square), 0.0), tl.where(pair, tl.load(dM + square), 0.0)
         x, y = (tl.load(k_unit + at) * decay).to(dtype), (tl.load(q_unit + at) * decay).to(dtype)
-        d = tl.dot(p, x)
-        dq += decay * d
-        dG += y.to(tl.float32) * d
-        d = tl.dot(m, x)
-        dk += decay * d
-        dG += x.to(tl.float32) * d
-        d = tl.dot(tl.trans(p), y) + tl.dot(tl.trans(m), x)
-        dk += decay * d
-        dG -= x.to(tl.float32) * d
+        pairs = tl.where(paired(level), tl.load(dP + square), 0.0)
+        late = tl.dot(pairs, x)
+        dq += decay * late
+        dG += y.to(tl.float32) * late
+        early = tl.dot(tl.trans(pairs), y)
+        dk += decay * early
+        dG -= x.to(tl.float32) * early
+        pairs = tl.where(paired(level), tl.load(dM + square), 0.0)
+        late = tl.dot(pairs, x)
+        early = tl.dot(tl.trans(pairs), x)
+        dk += decay * (late + early)
+        dG += x.to(tl.float32) * (late - early)
     return dq, dk, dG
 
 
