@@ -24,7 +24,7 @@ from kernels.gpu.kda_forward import (
     ROWS,
     Factors,
     chunk_rows,
-    decay_to_anchor,
+    decays,
     paired,
     softplus,
     stages,
@@ -99,7 +99,7 @@ def _values(do, o, v, b, R, N, dN, dv, db, dP, dM, along, starts, first_chunk, s
 
 
 @triton.jit
-def _pairs(dP, dM, q_unit, k_unit, G, at, c, dq, dk, dG, K: tl.constexpr):
+def _pairs(dP, dM, q_unit, k_unit, G, reach, at, c, dq, dk, dG, K: tl.constexpr):
     """Adds what the pairs of rows of a chunk give (§4.5, line 7) to dq, dk and dG [64,channels]."""
     i = tl.arange(0, ROWS)
     dtype = dP.dtype.element_ty
@@ -107,22 +107,24 @@ def _pairs(dP, dM, q_unit, k_unit, G, at, c, dq, dk, dG, K: tl.constexpr):
     own = tl.load(dP + i * (ROWS + 1)).to(tl.float32)[:, None]
     dq += own * tl.load(k_unit + at)
     dk += own * tl.load(q_unit + at)
-    for level in range(LEVELS):
+    for level in range(tl.maximum(reach, 1) - 1, LEVELS):
         tl.debug_barrier()  # or the loads move out of the loop, and there are not the registers for that
-        decay = decay_to_anchor(G, tl.load(G + at), c, level, K)
-        x, y = (tl.load(k_unit + at) * decay).to(dtype), (tl.load(q_unit + at) * decay).to(dtype)
-        pairs = tl.where(paired(level), tl.load(dP + square), 0.0)
-        late = tl.dot(pairs, x)
-        dq += decay * late
-        dG += y.to(tl.float32) * late
-        early = tl.dot(tl.trans(pairs), y)
-        dk += decay * early
-        dG -= x.to(tl.float32) * early
-        pairs = tl.where(paired(level), tl.load(dM + square), 0.0)
-        late = tl.dot(pairs, x)
-        early = tl.dot(tl.trans(pairs), x)
-        dk += decay * (late + early)
-        dG += x.to(tl.float32) * (late - early)
+        late, early = decays(G, at, c, level, reach, K)
+        k_early = (tl.load(k_unit + at) * early).to(dtype)
+        q_late = (tl.load(q_unit + at) * late).to(dtype)
+        pairs = tl.where(paired(level, reach), tl.load(dP + square), 0.0)
+        d = tl.dot(pairs, k_early)
+        dq += late * d
+        dG += q_late.to(tl.float32) * d
+        d = tl.dot(tl.trans(pairs), q_late)
+        pairs = tl.where(paired(level, reach), tl.load(dM + square), 0.0)
+        k_late = (tl.load(k_unit + at) * late).to(dtype)
+        d += tl.dot(tl.trans(pairs), k_late)
+        dk += early * d
+        dG -= k_early.to(tl.float32) * d
+        d = tl.dot(pairs, k_early)
+        dk += late * d
+        dG += k_late.to(tl.float32) * d
     return dq, dk, dG
 
 
@@ -150,7 +152,7 @@ def _state(do, dv, N, states, d_states, do_rows, dv_rows, real, n_tile, state_ti
 
 
 @triton.jit
-def _keys(do, dv, N, states, d_states, dP, dM, q_unit, k_unit, G, lengths, along, a, A_log, dt_bias,
+def _keys(do, dv, N, states, d_states, dP, dM, q_unit, k_unit, G, reach, lengths, along, a, A_log, dt_bias,
           dq, dk, da, d_rate, d_bias, starts, first_chunk, sequence_of, do_stride, a_stride, H, CHUNKS,
           SCALE: tl.constexpr, K: tl.constexpr, V: tl.constexpr, WIDTH: tl.constexpr,
           PART: tl.constexpr):  # fmt: skip
@@ -174,7 +176,8 @@ def _keys(do, dv, N, states, d_states, dP, dM, q_unit, k_unit, G, lengths, along
     across = kept * tl.exp2(last) + tl.sum(until_end, 0)
     dG = tl.load(q + at) * read - tl.load(k + at) * missed - until_end
     square = tile(chunk, h, H, ROWS * ROWS)
-    x, y, dG = _pairs(dP + square, dM + square, q, k, G, at, c, read, written - missed, dG, K)
+    blocks = tl.load(reach + chunk * H + h)
+    x, y, dG = _pairs(dP + square, dM + square, q, k, G, blocks, at, c, read, written - missed, dG, K)
     to = (row * H + h)[:, None] * K + c[None]
     rate = tl.load(lengths + tile(chunk, h, H, ROWS) + i)
     along_q = tl.load(along + tile(chunk, h, H, ROWS) + i) / (SCALE * SCALE)
@@ -221,7 +224,7 @@ def backward(
     d_rate = torch.empty((K // width * chunks, H), dtype=torch.float32, device=o.device)
     d_bias = torch.empty((chunks, H * K), dtype=torch.float32, device=o.device)
     _keys[(K // width, H, chunks)](
-        do, dv, f.N, f.states, d_states, dP, dM, f.q, f.k, f.G, f.lengths, along, a, A_log, dt_bias,
+        do, dv, f.N, f.states, d_states, dP, dM, f.q, f.k, f.G, f.reach, f.lengths, along, a, A_log, dt_bias,
         dq, dk, da, d_rate, d_bias, *tables, do.stride(0), a.stride(0), H, chunks,
         SCALE=K**-0.5, K=K, V=V, WIDTH=width, PART=min(V, 64), num_warps=8, num_stages=1,
     )  # fmt: skip

@@ -4,11 +4,13 @@ Three launches: rows (norm, gate, running sums of the gate), factors of every ch
 chunks. All that is kept lies in tiles of 64 rows, [chunks,H,64,·]: the rows after the end of a sequence hold zeros,
 and the gate's sum stays there what it was, so no kernel after the first has to know where a sequence ends.
 
-Exponents. The gate is unbounded, so e^(G_r − G_i) of a pair of rows is never split at a row that does not lie between
-them. Six levels cover all pairs i < r of a chunk: at the level of half = 32, 16, … 1 the later half of every block of
-2·half rows meets the earlier half, and both are measured from the later half's first row. Whatever the gate does, no
-exponent is positive there, for any row; a product takes all 64 rows, and of it only the pairs of the level are used.
-G is in units of log2: a chunk of -200 nats a token ends at -18466, where an exponent is right to 1e-3.
+Exponents. The gate is unbounded, so e^(G_r − G_i) of a pair of rows can not be split anywhere: both sides are measured
+from a row near them. A round of ``level`` takes the blocks of 2^(level+1) rows, measured from the first row of their
+later half, and in it the pairs of a later with an earlier row: no exponent is positive then, whatever the gate does.
+Levels 0 to 5 cover a chunk. Where a gate is slow there is less to do: blocks in which no half decays by more than 2^-80
+in any channel take all their pairs in one round from the middle row, both signs of the exponent being harmless. What a
+product of all 64 rows gives besides (it may be infinite there) is dropped by selection. The choice is the chunk's own:
+``reach``. G is in units of log2: a chunk of -200 nats a token ends at -18466, where an exponent is right to 1e-3.
 """
 
 from dataclasses import dataclass
@@ -21,7 +23,8 @@ from torch import Tensor
 from kernels.gpu.packing import CHUNK, Packing
 
 ROWS = tl.constexpr(CHUNK)
-LEVELS = tl.constexpr(6)  # halves of 32, 16, 8, 4, 2 and 1 rows
+LEVELS = tl.constexpr(6)
+HARMLESS = tl.constexpr(80.0)  # bits: both factors and their sums stay well inside fp32 and bf16
 LOG2E = tl.constexpr(1.4426950408889634)
 
 
@@ -32,6 +35,7 @@ class Factors:
     q: Tensor  # [chunks,H,64,K] unit length times K^-1/2
     k: Tensor  # [chunks,H,64,K] unit length
     G: Tensor  # [chunks,H,64,K] fp32: running sum of the gate within the chunk, log2
+    reach: Tensor  # [chunks,H] int32: blocks of 2^reach rows need one round; 6, 5, 4, or 0 for none
     lengths: Tensor  # [2,chunks,H,64] fp32: 1 / length of q and of k
     read: Tensor  # [chunks,H,64,K] e^G ⊙ q
     write: Tensor  # [chunks,H,64,K] e^(G_last − G) ⊙ k
@@ -60,17 +64,31 @@ def softplus(z):
 
 
 @triton.jit
-def paired(level):
-    """[64,64]: which pairs (r, i) a level covers; its half is 2^level rows."""
+def paired(level, reach):
+    """[64,64]: which pairs (r, i) the round of a level takes."""
     r, i = tl.arange(0, ROWS)[:, None], tl.arange(0, ROWS)[None]
-    return (((r >> level) ^ (i >> level)) == 1) & (r > i)
+    block = (r > i) & ((r >> (level + 1)) == (i >> (level + 1)))
+    return block & (((r >> level) != (i >> level)) | (level < reach))
 
 
 @triton.jit
-def decay_to_anchor(G, running, c, level, K: tl.constexpr):
-    """2^-|G − G of the level's anchor| of every row -> [64,channels]. ``G`` points at the tile, ``running`` is it."""
+def decays(G, at, c, level, reach, K: tl.constexpr):
+    """Decay of a pair's later row since the anchor, of its earlier row until it [64,channels]. ``G``: of the tile."""
     anchor = ((tl.arange(0, ROWS) >> level) | 1) << level
-    return tl.exp2(-tl.abs(running - tl.load(G + anchor[:, None] * K + c[None])))
+    distance = tl.load(G + at) - tl.load(G + anchor[:, None] * K + c[None])
+    most = tl.where(level < reach, 128.0, 0.0)
+    return tl.exp2(tl.minimum(distance, most)), tl.exp2(tl.minimum(-distance, most))
+
+
+@triton.jit
+def _reach(gate, K: tl.constexpr):
+    """From the gates [64,K] in bits, ≤ 0."""
+    eight = tl.sum(tl.reshape(gate, [8, 8, K]), 1)
+    sixteen = tl.sum(tl.reshape(eight, [4, 2, K]), 1)
+    all_rows = tl.sum(tl.reshape(sixteen, [2, 2, K]), 1)
+    reach = tl.where(tl.min(tl.min(eight, 1), 0) > -HARMLESS, 4, 0)
+    reach = tl.where(tl.min(tl.min(sixteen, 1), 0) > -HARMLESS, 5, reach)
+    return tl.where(tl.min(tl.min(all_rows, 1), 0) > -HARMLESS, 6, reach)
 
 
 @triton.jit
@@ -88,7 +106,7 @@ def _unit(x, rows, at, real, K: tl.constexpr):
 
 
 @triton.jit
-def _rows(q, k, a, A_log, dt_bias, q_unit, k_unit, G, lengths, read, write, starts, first_chunk, sequence_of,
+def _rows(q, k, a, A_log, dt_bias, q_unit, k_unit, G, reach, lengths, read, write, starts, first_chunk, sequence_of,
           q_stride, k_stride, a_stride, H, CHUNKS, SCALE: tl.constexpr, K: tl.constexpr):  # fmt: skip
     h, chunk = tl.program_id(0), tl.program_id(1)
     row, real = chunk_rows(chunk, starts, first_chunk, sequence_of)
@@ -96,7 +114,9 @@ def _rows(q, k, a, A_log, dt_bias, q_unit, k_unit, G, lengths, read, write, star
     at = h * K + c
     a = tl.load(a + row[:, None] * a_stride + at[None], mask=real[:, None], other=0.0).to(tl.float32)
     gate = tl.exp(tl.load(A_log + h)) * softplus(a + tl.load(dt_bias + at)[None])
-    running = tl.cumsum(tl.where(real[:, None], -LOG2E * gate, 0.0), 0)
+    gate = tl.where(real[:, None], -LOG2E * gate, 0.0)
+    tl.store(reach + chunk * H + h, _reach(gate, K))
+    running = tl.cumsum(gate, 0)
     last = tl.sum(tl.where(i[:, None] == ROWS - 1, running, 0.0), 0)  # that row of the sum, to the bit
     to = tile(chunk, h, H, ROWS * K) + i[:, None] * K + c[None]
     tl.store(G + to, running)
@@ -116,35 +136,37 @@ def _rows(q, k, a, A_log, dt_bias, q_unit, k_unit, G, lengths, read, write, star
 def _inverse(L, DTYPE: tl.constexpr):
     """(I + L)^-1 of a strictly lower L [64,64]: blocks of 2·half rows from blocks of half, [[A,0],[-B·C·A,B]]."""
     r, i = tl.arange(0, ROWS)[:, None], tl.arange(0, ROWS)[None]
-    R = tl.where(r == i, 1.0, 0.0) - tl.where(paired(0), L, 0.0)
+    R = tl.where(r == i, 1.0, 0.0) - tl.where(paired(0, 0), L, 0.0)
     for level in range(1, LEVELS):
-        right = tl.dot(tl.where(paired(level), L, 0.0).to(DTYPE), R.to(DTYPE))
+        right = tl.dot(tl.where(paired(level, 0), L, 0.0).to(DTYPE), R.to(DTYPE))
         R -= tl.dot(R.to(DTYPE), right.to(DTYPE))
     return R
 
 
 @triton.jit
-def _factors(q_unit, k_unit, G, v, b, P, R, U, W, starts, first_chunk, sequence_of,
+def _factors(q_unit, k_unit, G, reach, v, b, P, R, U, W, starts, first_chunk, sequence_of,
              v_stride, b_stride, H, K: tl.constexpr, V: tl.constexpr, PART: tl.constexpr,
              INVERSE: tl.constexpr):  # fmt: skip
     h, chunk = tl.program_id(0), tl.program_id(1)
     row, real = chunk_rows(chunk, starts, first_chunk, sequence_of)
     i = tl.arange(0, ROWS)
     dtype = k_unit.dtype.element_ty
-    keys = tile(chunk, h, H, ROWS * K)
+    keys, blocks = tile(chunk, h, H, ROWS * K), tl.load(reach + chunk * H + h)
     M = tl.zeros([ROWS, ROWS], tl.float32)
     scores = tl.zeros([ROWS, ROWS], tl.float32)
     for start in range(0, K, PART):
         c = start + tl.arange(0, PART)
-        at = keys + i[:, None] * K + c[None]
-        q, k, running = tl.load(q_unit + at), tl.load(k_unit + at), tl.load(G + at)
-        same = tl.sum(q.to(tl.float32) * k.to(tl.float32), 1)
+        at = i[:, None] * K + c[None]
+        same = tl.sum(tl.load(q_unit + keys + at).to(tl.float32) * tl.load(k_unit + keys + at), 1)
         scores += tl.where(i[:, None] == i[None], same[:, None], 0.0)
-        for level in range(LEVELS):
-            decay = decay_to_anchor(G + keys, running, c, level, K)
-            early = tl.trans((k * decay).to(dtype))
-            M += tl.where(paired(level), tl.dot((k * decay).to(dtype), early), 0.0)
-            scores += tl.where(paired(level), tl.dot((q * decay).to(dtype), early), 0.0)
+        for level in range(tl.maximum(blocks, 1) - 1, LEVELS):
+            tl.debug_barrier()  # or the loads move out of the loop, and there are not the registers for that
+            late, early = decays(G + keys, at, c, level, blocks, K)
+            x = tl.load(k_unit + keys + at)
+            y = tl.trans((x * early).to(dtype))
+            M += tl.where(paired(level, blocks), tl.dot((x * late).to(dtype), y), 0.0)
+            x = tl.load(q_unit + keys + at)
+            scores += tl.where(paired(level, blocks), tl.dot((x * late).to(dtype), y), 0.0)
     square = tile(chunk, h, H, ROWS * ROWS) + i[:, None] * ROWS + i[None]
     tl.store(P + square, scores.to(dtype))
     beta = tl.where(real, tl.sigmoid(tl.load(b + row * b_stride + h, mask=real, other=0.0).to(tl.float32)), 0.0)
@@ -201,15 +223,15 @@ def forward(
 
     tables = (packing.starts, packing.first_chunk, packing.sequence_of)
     q_unit, k_unit, read, write, W = (tiles(CHUNK, K) for _ in range(5))
-    G = tiles(CHUNK, K, kind=torch.float32)
+    G, reach = tiles(CHUNK, K, kind=torch.float32), tiles(kind=torch.int32)
     lengths = torch.empty((2, chunks, H, CHUNK), dtype=torch.float32, device=q.device)
     _rows[(H, chunks)](
-        q, k, a, A_log, dt_bias, q_unit, k_unit, G, lengths, read, write, *tables,
+        q, k, a, A_log, dt_bias, q_unit, k_unit, G, reach, lengths, read, write, *tables,
         q.stride(0), k.stride(0), a.stride(0), H, chunks, SCALE=K**-0.5, K=K, num_warps=8,
     )  # fmt: skip
     P, R, U = tiles(CHUNK, CHUNK), tiles(CHUNK, CHUNK), tiles(CHUNK, V)
     _factors[(H, chunks)](
-        q_unit, k_unit, G, v, b, P, R, U, W, *tables, v.stride(0), b.stride(0), H, K=K, V=V,
+        q_unit, k_unit, G, reach, v, b, P, R, U, W, *tables, v.stride(0), b.stride(0), H, K=K, V=V,
         PART=min(K, V, 64), INVERSE=tl.float32 if dtype == torch.float32 else tl.float16, num_warps=4, num_stages=1,
     )  # fmt: skip
     N, states = tiles(CHUNK, V), tiles(K, V)
@@ -220,7 +242,7 @@ def forward(
         read, write, G, P, U, W, final if state is None else state, o, N, states, final, *tables[:2], H,
         K=K, V=V, PART=part, STATE=state is not None, num_warps=4, num_stages=stages(q.device),
     )  # fmt: skip
-    return o, final, Factors(q_unit, k_unit, G, lengths, read, write, P, R, W, N, states)
+    return o, final, Factors(q_unit, k_unit, G, reach, lengths, read, write, P, R, W, N, states)
 
 
 def stages(device: torch.device) -> int:

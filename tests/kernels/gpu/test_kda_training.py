@@ -11,7 +11,6 @@ from torch import Tensor
 from kernels import kda_recurrence
 from kernels.gpu.kda_training import kda
 from kernels.gpu.packing import Packing
-from tests.kernels.gpu.conftest import ON_GPU
 
 NAMES = ("o", "state", "dq", "dk", "dv", "da", "db", "dA_log", "ddt_bias", "dstate")
 SHORT, RAGGED = [1, 17], [5, 65, 60]
@@ -37,10 +36,12 @@ class Case:
         return [*rows, *(x.to(device) for x in (A_log, dt_bias, state))], [do.to(device, dtype), d_final.to(device)]
 
     def logits(self, tokens: int) -> Tensor:
-        """-e^A_log · softplus of them: about -1 a token, near 0, or for one token of three down to -200 nats."""
+        """Decays of about 1 nat a token, 6 nats, near 0, or for one token of three up to 200."""
         a = torch.randn(tokens, self.heads, self.key)
         if self.gate in ("slow", "same keys"):
             return a - 9
+        if self.gate == "fast":
+            return a / 4 + 3
         return torch.where(torch.rand(a.shape) < 0.3, 100 * torch.rand(a.shape), a - 4) if self.gate == "deep" else a
 
 
@@ -72,8 +73,8 @@ def assert_close(results: list[Tensor], expected: list[Tensor], tolerance: dict[
     assert all(errors[name] <= limits[name] for name in NAMES), " ".join(f"{n} {x:.1e}" for n, x in errors.items())
 
 
-@pytest.mark.parametrize("gate", ["mixed", "slow", "deep", "same keys"])
+@pytest.mark.parametrize("gate", ["mixed", "slow", "fast", "deep", "same keys"])
 @pytest.mark.parametrize("lengths", [SHORT, RAGGED])
 def test_equals_the_recurrence(lengths, gate, device):
     case = Case(lengths, gate=gate).make(device, torch.float32)
-    assert_close(found(*case, lengths), wanted(*case, lengths), 1e-4)
+    assert_close(found(*case, lengths), wanted(*case, lengths), 1e-3)
