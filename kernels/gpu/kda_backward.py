@@ -32,6 +32,10 @@ from kernels.gpu.kda_forward import (
 )
 from kernels.gpu.packing import Packing
 
+WIDTH = 64  # key channels of a program
+SHUT = tl.constexpr(30.0)  # nats: a token that leaves less than e^-30; of its dg there is only rounding to be had
+PRECISION = tl.constexpr("tf32x3")  # of fp32 operands: plain TF32 rounds a pair's two sides differently
+
 
 @triton.jit
 def _scan(do, d_final, read, write, G, P, W, dN, d_states, d_state, starts, first_chunk, do_stride, H,
@@ -113,16 +117,18 @@ def _pairs(dP, dM, q_unit, k_unit, G, reach, at, c, dq, dk, dG, K: tl.constexpr)
         k_early = (tl.load(k_unit + at) * early).to(dtype)
         q_late = (tl.load(q_unit + at) * late).to(dtype)
         pairs = tl.where(paired(level, reach), tl.load(dP + square), 0.0)
-        d = tl.dot(pairs, k_early)
+        d = tl.dot(pairs, k_early, input_precision=PRECISION)
         dq += late * d
         dG += q_late.to(tl.float32) * d
-        d = tl.dot(tl.trans(pairs), q_late)
-        pairs = tl.where(paired(level, reach), tl.load(dM + square), 0.0)
-        k_late = (tl.load(k_unit + at) * late).to(dtype)
-        d += tl.dot(tl.trans(pairs), k_late)
+        d = tl.dot(tl.trans(pairs), q_late, input_precision=PRECISION)
         dk += early * d
         dG -= k_early.to(tl.float32) * d
-        d = tl.dot(pairs, k_early)
+        pairs = tl.where(paired(level, reach), tl.load(dM + square), 0.0)
+        k_late = (tl.load(k_unit + at) * late).to(dtype)
+        d = tl.dot(tl.trans(pairs), k_late, input_precision=PRECISION)
+        dk += early * d
+        dG -= k_early.to(tl.float32) * d
+        d = tl.dot(pairs, k_early, input_precision=PRECISION)
         dk += late * d
         dG += k_late.to(tl.float32) * d
     return dq, dk, dG
@@ -190,7 +196,9 @@ def _keys(do, dv, N, states, d_states, dP, dM, q_unit, k_unit, G, reach, lengths
     dg = tl.cumsum(dG, 0, reverse=True) + across[None]
     z = tl.load(a + (row * a_stride + h * K)[:, None] + c[None], mask=real[:, None], other=0.0).to(tl.float32)
     z += tl.load(dt_bias + h * K + c)[None]
-    dg = tl.where(real[:, None], -tl.exp(tl.load(A_log + h)) * dg, 0.0)
+    rate = tl.exp(tl.load(A_log + h))
+    open_gate = real[:, None] & (rate * softplus(z) < SHUT)
+    dg = tl.where(open_gate, -rate * dg, 0.0)
     tl.store(d_rate + (part * CHUNKS + chunk) * H + h, tl.sum(tl.sum(dg * softplus(z), 1), 0))
     dg *= tl.sigmoid(z)
     tl.store(da + to, dg.to(da.dtype.element_ty), mask=real[:, None])
@@ -220,7 +228,7 @@ def backward(
     )  # fmt: skip
     del dN
     dq, dk, da = (torch.empty(a.shape, dtype=kind, device=o.device) for kind in (o.dtype, o.dtype, a.dtype))
-    width = min(K, 64)
+    width = min(K, WIDTH)
     d_rate = torch.empty((K // width * chunks, H), dtype=torch.float32, device=o.device)
     d_bias = torch.empty((chunks, H * K), dtype=torch.float32, device=o.device)
     _keys[(K // width, H, chunks)](

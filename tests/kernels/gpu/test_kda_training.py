@@ -11,6 +11,7 @@ from torch import Tensor
 from kernels import kda_recurrence
 from kernels.gpu.kda_training import kda
 from kernels.gpu.packing import Packing
+from tests.kernels.gpu.conftest import ON_GPU
 
 NAMES = ("o", "state", "dq", "dk", "dv", "da", "db", "dA_log", "ddt_bias", "dstate")
 SHORT, RAGGED = [1, 17], [5, 65, 60]
@@ -63,18 +64,90 @@ def wanted(inputs: list[Tensor], gradients: list[Tensor], lengths: Sequence[int]
     return [*outputs, *torch.autograd.grad(outputs, leaves, [x.double() for x in gradients])]
 
 
-def assert_close(results: list[Tensor], expected: list[Tensor], tolerance: dict[str, float] | float) -> None:
+def assert_close(results: list[Tensor], expected: list[Tensor], limit: float, db: float = 0.0) -> None:
     """Relative Frobenius errors."""
     errors = {}
     for name, x, y in zip(NAMES, results, expected, strict=True):
         assert x.shape == y.shape and x.isfinite().all(), name
         errors[name] = float((x.detach().double() - y.detach()).norm() / y.detach().norm())
-    limits = tolerance if isinstance(tolerance, dict) else dict.fromkeys(NAMES, tolerance)
-    assert all(errors[name] <= limits[name] for name in NAMES), " ".join(f"{n} {x:.1e}" for n, x in errors.items())
+    wrong = [n for n, error in errors.items() if error > (max(limit, db) if n in ("dv", "db") else limit)]
+    assert not wrong, " ".join(f"{n} {error:.1e}" for n, error in errors.items())
 
 
 @pytest.mark.parametrize("gate", ["mixed", "slow", "fast", "deep", "same keys"])
 @pytest.mark.parametrize("lengths", [SHORT, RAGGED])
 def test_equals_the_recurrence(lengths, gate, device):
+    """fp32. On a GPU its products are TF32. Of a gate that leaves little, dg is a small difference of large sums."""
     case = Case(lengths, gate=gate).make(device, torch.float32)
-    assert_close(found(*case, lengths), wanted(*case, lengths), 1e-3)
+    limit = 8e-3 if ON_GPU else 1e-3 if gate in ("fast", "deep") else 5e-5
+    assert_close(found(*case, lengths), wanted(*case, lengths), limit)
+
+
+@pytest.mark.parametrize("gate", ["mixed", "deep", "same keys"])
+def test_bf16(gate, device):
+    """The interpreter cuts off what a GPU rounds. Identical keys: what is written all but cancels."""
+    case = Case(RAGGED, gate=gate).make(device, torch.bfloat16)
+    db = (0.05 if gate == "same keys" else 0.0) * (1 if ON_GPU else 2)
+    assert_close(found(*case, RAGGED), wanted(*case, RAGGED), 1e-2 if ON_GPU else 3e-2, db)
+
+
+@pytest.mark.parametrize("key, value", [(128, 64), (64, 128)])
+def test_channels_in_several_parts(key, value, device):
+    case = Case([70], heads=1, key=key, value=value).make(device, torch.float32)
+    assert_close(found(*case, [70]), wanted(*case, [70]), 8e-3 if ON_GPU else 5e-5)
+
+
+def test_packed_is_the_same_bits_as_separate(device):
+    inputs, gradients = Case(RAGGED).make(device, torch.bfloat16)
+    packed = found(inputs, gradients, RAGGED)
+    rows = [torch.split(x, RAGGED) for x in (*inputs[:5], gradients[0])]
+    for n, (q, k, v, a, b, do) in enumerate(zip(*rows, strict=True)):
+        alone = found(
+            [q, k, v, a, b, *inputs[5:7], inputs[7][n : n + 1]], [do, gradients[1][n : n + 1]], RAGGED[n : n + 1]
+        )
+        for name, x, y in zip(NAMES, packed, alone, strict=True):
+            if name in ("dA_log", "ddt_bias"):
+                continue  # one sum over all sequences
+            per_sequence = name in ("state", "dstate")
+            part = x[n : n + 1] if per_sequence else torch.split(x, RAGGED)[n]
+            assert torch.equal(part, y), name
+
+
+def test_rows_may_be_strided_and_nothing_unwritten_is_read(device, monkeypatch):
+    """Views of wider rows; a gradient that is one number, expanded; every buffer begins as NaN."""
+    inputs, gradients = Case(RAGGED, key=16).make(device, torch.float32)
+    expected = found(inputs, [torch.ones_like(gradients[0]), gradients[1]], RAGGED)
+    views = [torch.cat([x, x], 1)[:, :2] for x in inputs[:3]]
+    empty, empty_like = torch.empty, torch.empty_like
+
+    def nan(x: Tensor) -> Tensor:
+        return x.fill_(torch.nan) if x.is_floating_point() else x.fill_(3)
+
+    monkeypatch.setattr(torch, "empty", lambda *shape, **named: nan(empty(*shape, **named)))
+    monkeypatch.setattr(torch, "empty_like", lambda *x, **named: nan(empty_like(*x, **named)))
+    leaves = [x.detach().requires_grad_() for x in (*views, *inputs[3:])]
+    assert not leaves[0].is_contiguous()
+    outputs = kda(*leaves[:7], Packing.of(RAGGED, device), leaves[7])
+    one = torch.ones(1, 1, 1, device=device).expand_as(outputs[0])
+    results = [*outputs, *torch.autograd.grad(outputs, leaves, [one, gradients[1]])]
+    assert all(torch.equal(x, y) for x, y in zip(results, expected, strict=True))
+
+
+def test_without_states(device):
+    """No state given is a state of zeros; no gradient of the last state is one of zeros."""
+    inputs, (do, d_final) = Case(RAGGED).make(device, torch.float32)
+    expected = found([*inputs[:7], torch.zeros_like(inputs[7])], [do, torch.zeros_like(d_final)], RAGGED)
+    leaves = [x.detach().clone().requires_grad_() for x in inputs[:7]]
+    o, final = kda(*leaves, Packing.of(RAGGED, device))
+    results = [o, final, *torch.autograd.grad(o, leaves, do)]
+    assert all(torch.equal(x, y) for x, y in zip(results, expected[:-1], strict=True))
+
+
+@pytest.mark.skipif(not ON_GPU, reason="too long for the interpreter")
+@pytest.mark.parametrize("gate", ["mixed", "slow", "fast", "deep"])
+def test_full_width(gate, device):
+    lengths = [1, 63, 64, 65, 255, 257, 500]
+    case = Case(lengths, heads=4, key=128, value=128, gate=gate).make(device, torch.bfloat16)
+    results = found(*case, lengths)
+    assert_close(results, wanted(*case, lengths), 1e-2)
+    assert all(torch.equal(x, y) for x, y in zip(results, found(*case, lengths), strict=True))
