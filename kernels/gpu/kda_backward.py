@@ -32,7 +32,9 @@ from kernels.gpu.kda_forward import (
 )
 from kernels.gpu.packing import Packing
 
-WIDTH = 64  # key channels of a program
+SCAN = {"part": 32, "num_warps": 4, "num_stages": 3}  # value channels of a program; one configuration of each launch
+VALUES = {"part": 32, "num_warps": 4}  # value channels taken at a time
+KEYS = {"width": 64, "part": 64, "num_warps": 8}  # key channels of a program, value channels taken at a time
 SHUT = tl.constexpr(30.0)  # nats: a token that leaves less than e^-30; of its dg there is only rounding to be had
 PRECISION = tl.constexpr("tf32x3")  # of fp32 operands: plain TF32 rounds a pair's two sides differently
 
@@ -214,26 +216,26 @@ def backward(
     tables = (packing.starts, packing.first_chunk, packing.sequence_of)
     dN, d_states = torch.empty_like(f.N), torch.empty_like(f.states)
     d_state = torch.empty((packing.sequences, H, K, V), dtype=torch.float32, device=v.device)
-    part = min(V, 32)
+    part = min(V, SCAN["part"])
     _scan[(V // part, H, packing.sequences)](
         do, d_state if d_final is None else d_final, f.read, f.write, f.G, f.P, f.W, dN, d_states, d_state,
         *tables[:2], do.stride(0), H, K=K, V=V, PART=part, FINAL=d_final is not None,
-        num_warps=4, num_stages=stages(v.device),
+        num_warps=SCAN["num_warps"], num_stages=stages(f.W, part, SCAN["num_stages"]),
     )  # fmt: skip
     dv, db = torch.empty_like(o, dtype=v.dtype), torch.empty(o.shape[:2], dtype=b.dtype, device=o.device)
     dP, dM, along = torch.empty_like(f.P), torch.empty_like(f.P), torch.empty_like(f.lengths)
     _values[(H, chunks)](
         do, o, v, b, f.R, f.N, dN, dv, db, dP, dM, along, *tables, do.stride(0), v.stride(0), b.stride(0), H, chunks,
-        K=K, V=V, PART=min(V, 64), num_warps=4, num_stages=1,
+        K=K, V=V, PART=min(V, VALUES["part"]), num_warps=VALUES["num_warps"], num_stages=1,
     )  # fmt: skip
     del dN
     dq, dk, da = (torch.empty(a.shape, dtype=kind, device=o.device) for kind in (o.dtype, o.dtype, a.dtype))
-    width = min(K, WIDTH)
+    width = min(K, KEYS["width"])
     d_rate = torch.empty((K // width * chunks, H), dtype=torch.float32, device=o.device)
     d_bias = torch.empty((chunks, H * K), dtype=torch.float32, device=o.device)
     _keys[(K // width, H, chunks)](
         do, dv, f.N, f.states, d_states, dP, dM, f.q, f.k, f.G, f.reach, f.lengths, along, a, A_log, dt_bias,
         dq, dk, da, d_rate, d_bias, *tables, do.stride(0), a.stride(0), H, chunks,
-        SCALE=K**-0.5, K=K, V=V, WIDTH=width, PART=min(V, 64), num_warps=8, num_stages=1,
+        SCALE=K**-0.5, K=K, V=V, WIDTH=width, PART=min(V, KEYS["part"]), num_warps=KEYS["num_warps"], num_stages=1,
     )  # fmt: skip
     return dq, dk, dv, da, db, d_rate.sum(0), d_bias.sum(0), d_state

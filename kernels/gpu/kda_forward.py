@@ -24,6 +24,8 @@ from kernels.gpu.packing import CHUNK, Packing
 
 ROWS = tl.constexpr(CHUNK)
 LEVELS = tl.constexpr(6)
+FACTORS = {"part": 64, "num_warps": 4}  # channels taken at a time; one configuration of each launch
+SCAN = {"part": 32, "num_warps": 4, "num_stages": 3}  # value channels of a program
 HARMLESS = tl.constexpr(80.0)  # bits: both factors and their sums stay well inside fp32 and bf16
 LOG2E = tl.constexpr(1.4426950408889634)
 
@@ -232,22 +234,25 @@ def forward(
     P, R, U = tiles(CHUNK, CHUNK), tiles(CHUNK, CHUNK), tiles(CHUNK, V)
     _factors[(H, chunks)](
         q_unit, k_unit, G, reach, v, b, P, R, U, W, *tables, v.stride(0), b.stride(0), H, K=K, V=V,
-        PART=min(K, V, 64), INVERSE=tl.float32 if dtype == torch.float32 else tl.float16, num_warps=4, num_stages=1,
+        PART=min(K, V, FACTORS["part"]), INVERSE=tl.float32 if dtype == torch.float32 else tl.float16,
+        num_warps=FACTORS["num_warps"], num_stages=1,
     )  # fmt: skip
     N, states = tiles(CHUNK, V), tiles(K, V)
     o = torch.empty(v.shape, dtype=q.dtype, device=q.device)
     final = torch.empty((packing.sequences, H, K, V), dtype=torch.float32, device=q.device)
-    part = min(V, 32)
+    part = min(V, SCAN["part"])
     _scan[(V // part, H, packing.sequences)](
         read, write, G, P, U, W, final if state is None else state, o, N, states, final, *tables[:2], H,
-        K=K, V=V, PART=part, STATE=state is not None, num_warps=4, num_stages=stages(q.device),
+        K=K, V=V, PART=part, STATE=state is not None, num_warps=SCAN["num_warps"],
+        num_stages=stages(W, part, SCAN["num_stages"]),
     )  # fmt: skip
     return o, final, Factors(q_unit, k_unit, G, reach, lengths, read, write, P, R, W, N, states)
 
 
-def stages(device: torch.device) -> int:
-    """Chunks that a scan holds in shared memory: 60 KB each, of 227 KB on 9.0, of 99 KB on 8.6."""
-    if device.type != "cuda":
+def stages(keys: Tensor, part: int, most: int) -> int:
+    """How many chunks a scan holds in shared memory: three tiles like ``keys``, the scores, ``part`` of the values."""
+    if not keys.is_cuda:
         return 1
-    room = torch.cuda.get_device_properties(device).shared_memory_per_block_optin
-    return 3 if room > 200_000 else 2 if room > 140_000 else 1
+    device = torch.cuda.get_device_properties(keys.device)
+    room = device.shared_memory_per_block_optin - 16384  # type: ignore[attr-defined]
+    return max(1, min(most, room // (CHUNK * (3 * keys.shape[-1] + CHUNK + part) * keys.element_size())))
