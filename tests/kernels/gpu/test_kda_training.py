@@ -14,6 +14,7 @@ from kernels.gpu.packing import Packing
 from tests.kernels.gpu.conftest import ON_GPU
 
 NAMES = ("o", "state", "dq", "dk", "dv", "da", "db", "dA_log", "ddt_bias", "dstate")
+SUM = 0.03  # dA_log in bf16: one number a head, the sum over all tokens and channels of terms of both signs
 SHORT, RAGGED = [1, 17], [5, 65, 60]
 
 
@@ -64,13 +65,13 @@ def wanted(inputs: list[Tensor], gradients: list[Tensor], lengths: Sequence[int]
     return [*outputs, *torch.autograd.grad(outputs, leaves, [x.double() for x in gradients])]
 
 
-def assert_close(results: list[Tensor], expected: list[Tensor], limit: float, db: float = 0.0) -> None:
+def assert_close(results: list[Tensor], expected: list[Tensor], limit: float, **limits: float) -> None:
     """Relative Frobenius errors."""
     errors = {}
     for name, x, y in zip(NAMES, results, expected, strict=True):
         assert x.shape == y.shape and x.isfinite().all(), name
         errors[name] = float((x.detach().double() - y.detach()).norm() / y.detach().norm())
-    wrong = [n for n, error in errors.items() if error > (max(limit, db) if n in ("dv", "db") else limit)]
+    wrong = [n for n, error in errors.items() if error > limits.get(n, limit)]
     assert not wrong, " ".join(f"{n} {error:.1e}" for n, error in errors.items())
 
 
@@ -85,10 +86,10 @@ def test_equals_the_recurrence(lengths, gate, device):
 
 @pytest.mark.parametrize("gate", ["mixed", "deep", "same keys"])
 def test_bf16(gate, device):
-    """The interpreter cuts off what a GPU rounds. Identical keys: what is written all but cancels."""
+    """The interpreter cuts off what a GPU rounds. With identical keys what is written all but cancels."""
     case = Case(RAGGED, gate=gate).make(device, torch.bfloat16)
-    db = (0.05 if gate == "same keys" else 0.0) * (1 if ON_GPU else 2)
-    assert_close(found(*case, RAGGED), wanted(*case, RAGGED), 1e-2 if ON_GPU else 3e-2, db)
+    limits = {"dv": 0.03, "db": 0.05} if gate == "same keys" else {}
+    assert_close(found(*case, RAGGED), wanted(*case, RAGGED), 1e-2 if ON_GPU else 3e-2, dA_log=SUM, **limits)
 
 
 @pytest.mark.parametrize("key, value", [(128, 64), (64, 128)])
@@ -149,5 +150,5 @@ def test_full_width(gate, device):
     lengths = [1, 63, 64, 65, 255, 257, 500]
     case = Case(lengths, heads=4, key=128, value=128, gate=gate).make(device, torch.bfloat16)
     results = found(*case, lengths)
-    assert_close(results, wanted(*case, lengths), 1e-2)
+    assert_close(results, wanted(*case, lengths), 1e-2, dA_log=SUM)
     assert all(torch.equal(x, y) for x, y in zip(results, found(*case, lengths), strict=True))
