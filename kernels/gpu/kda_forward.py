@@ -83,14 +83,25 @@ def decays(G, at, c, level, reach, K: tl.constexpr):
 
 
 @triton.jit
-def _reach(gate, K: tl.constexpr):
-    """From the gates [64,K] in bits, ≤ 0."""
-    eight = tl.sum(tl.reshape(gate, [8, 8, K]), 1)
-    sixteen = tl.sum(tl.reshape(eight, [4, 2, K]), 1)
-    all_rows = tl.sum(tl.reshape(sixteen, [2, 2, K]), 1)
-    reach = tl.where(tl.min(tl.min(eight, 1), 0) > -HARMLESS, 4, 0)
-    reach = tl.where(tl.min(tl.min(sixteen, 1), 0) > -HARMLESS, 5, reach)
-    return tl.where(tl.min(tl.min(all_rows, 1), 0) > -HARMLESS, 6, reach)
+def _running(x):
+    """Running sum over the rows of x [64,K], as exact as fp32: a number of fp32 is three of bf16, for a product."""
+    ones = tl.where(tl.arange(0, ROWS)[:, None] >= tl.arange(0, ROWS)[None], 1.0, 0.0).to(tl.bfloat16)
+    high = x.to(tl.bfloat16)
+    x -= high.to(tl.float32)
+    middle = x.to(tl.bfloat16)
+    low = (x - middle.to(tl.float32)).to(tl.bfloat16)
+    return tl.dot(ones, high, tl.dot(ones, middle, tl.dot(ones, low)))
+
+
+@triton.jit
+def _reach(gate):
+    """From the gates [64,K] in bits, ≤ 0: how large the blocks may be whose halves decay by less than HARMLESS."""
+    r, i = tl.arange(0, ROWS)[:, None], tl.arange(0, ROWS)[None]
+    reach = 0
+    for level in tl.static_range(3, 6):
+        half = tl.dot(tl.where((r >> level) == (i >> level), 1.0, 0.0).to(tl.bfloat16), gate.to(tl.bfloat16))
+        reach = tl.where(tl.min(tl.min(half, 1), 0) > -HARMLESS, level + 1, reach)
+    return reach
 
 
 @triton.jit
@@ -117,8 +128,8 @@ def _rows(q, k, a, A_log, dt_bias, q_unit, k_unit, G, reach, lengths, read, writ
     a = tl.load(a + row[:, None] * a_stride + at[None], mask=real[:, None], other=0.0).to(tl.float32)
     gate = tl.exp(tl.load(A_log + h)) * softplus(a + tl.load(dt_bias + at)[None])
     gate = tl.where(real[:, None], -LOG2E * gate, 0.0)
-    tl.store(reach + chunk * H + h, _reach(gate, K))
-    running = tl.cumsum(gate, 0)
+    tl.store(reach + chunk * H + h, _reach(gate))
+    running = _running(gate)
     last = tl.sum(tl.where(i[:, None] == ROWS - 1, running, 0.0), 0)  # that row of the sum, to the bit
     to = tile(chunk, h, H, ROWS * K) + i[:, None] * K + c[None]
     tl.store(G + to, running)
