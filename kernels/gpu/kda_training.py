@@ -17,8 +17,11 @@ def kda(
 
     q, k [T,H,K] and v [T,H,V] as they leave the short convolution, not normalised; a [T,H,K] logits of the gate,
     g = -e^A_log · softplus(a + dt_bias), unbounded; b [T,H] logits of β; A_log [H] and dt_bias [H·K] fp32. ``state``
-    [N,H,K,V] fp32: where each sequence starts, None for zeros. K and V are powers of two from 16 to 128.
+    [N,H,K,V] fp32: where each sequence starts, None for zeros. K and V are powers of two up to 128, on a GPU
+    from 64 and 32 on: bf16 with K = 32, V = 16 came out wrong on an H200, for a reason not found.
     """
+    if q.is_cuda and (q.shape[-1] not in (64, 128) or v.shape[-1] not in (32, 64, 128)):
+        raise ValueError(f"K = {q.shape[-1]} and V = {v.shape[-1]}: K must be 64 or 128, V 32, 64 or 128")
     return _Kda.apply(q, k, v, a, b, A_log, dt_bias, packing, state)
 
 
