@@ -1,4 +1,4 @@
-"""The two operations that look back along a sequence: on a GPU by fla and flash attention, elsewhere by definition."""
+"""The two operations that look back along a sequence: on a GPU our kernel and flash attention, else by definition."""
 
 import torch
 import torch.nn.functional as F
@@ -8,27 +8,12 @@ from torch import Tensor
 def remember(
     q: Tensor, k: Tensor, v: Tensor, decay: Tensor, beta: Tensor, a_log: Tensor, dt_bias: Tensor, row
 ) -> Tensor:
-    """Kimi delta attention over every sequence of the row; q, k, v, decay [N, H, D], beta [N, H]."""
+    """Kimi delta attention over every sequence of the row; q, k, v, decay [N, H, D], logits of β [N, H]."""
     if not q.is_cuda:
         return remember_by_definition(q, k, v, decay, beta, a_log, dt_bias, row)
-    from fla.ops.kda import chunk_kda
+    from kernels.gpu.kda_training import kda
 
-    def one(x):
-        return x[None]
-
-    o, _ = chunk_kda(
-        one(q),
-        one(k),
-        one(v),
-        one(decay),
-        one(beta),
-        use_qk_l2norm_in_kernel=True,
-        use_gate_in_kernel=True,
-        A_log=a_log,
-        dt_bias=dt_bias,
-        cu_seqlens=row.ends,
-    )
-    return o[0]
+    return kda(q, k, v, decay, beta, a_log, dt_bias, row.packing)[0]
 
 
 def remember_by_definition(q, k, v, decay, beta, a_log, dt_bias, row) -> Tensor:
@@ -38,7 +23,7 @@ def remember_by_definition(q, k, v, decay, beta, a_log, dt_bias, row) -> Tensor:
         return x.float() * torch.rsqrt(x.float().square().sum(-1, keepdim=True) + 1e-6)
 
     g = -a_log.exp()[:, None] * F.softplus(decay.float() + dt_bias.view(decay.shape[1:]))
-    q, k, v = unit(q) * q.shape[-1] ** -0.5, unit(k), v.float()
+    q, k, v, beta = unit(q) * q.shape[-1] ** -0.5, unit(k), v.float(), beta.float().sigmoid()
     outputs = []
     for t in range(len(q)):
         if t == 0 or row.place[t] == 0:

@@ -20,12 +20,20 @@ def read_config(path: Path) -> dict:
 
 
 class Row:
-    """Where the sequences of a batch begin: cumulative lengths and each token's place in its sequence."""
+    """Where the sequences of a batch begin, on the device: cumulative lengths, each token's place in its sequence.
 
-    def __init__(self, ends: Tensor, longest: int, total: int):
-        self.ends, self.longest = ends, longest
-        at = torch.arange(total, device=ends.device, dtype=ends.dtype)
-        self.place = (at - ends[torch.searchsorted(ends, at, right=True) - 1]).int()
+    ``ends`` [sequences + 1] int32 lies on the host, so that a step waits for nothing that is still being computed.
+    """
+
+    def __init__(self, ends: Tensor, device: torch.device | str):
+        lengths = ends.diff().tolist()
+        self.ends, self.longest = ends.to(device, non_blocking=True), max(lengths)
+        at = torch.arange(sum(lengths), device=device, dtype=ends.dtype)
+        self.place = (at - self.ends[torch.searchsorted(self.ends, at, right=True) - 1]).int()
+        if self.ends.is_cuda:
+            from kernels.gpu.packing import Packing
+
+            self.packing = Packing.of(lengths, device)
 
 
 def linear(x: Tensor, weight: Tensor) -> Tensor:
@@ -78,8 +86,7 @@ class KDA(nn.Module):
         v = short_conv(linear(u, self.v_proj), self.v_conv1d, place)
         decay = linear(linear(u, self.f_a_proj), self.f_b_proj)
         gate = linear(linear(u, self.g_a_proj), self.g_b_proj)
-        beta = linear(u, self.b_proj).float().sigmoid()
-        return split(q), split(k), split(v), split(decay), beta, split(gate)
+        return split(q), split(k), split(v), split(decay), linear(u, self.b_proj), split(gate)
 
     def after(self, o: Tensor, gate: Tensor) -> Tensor:
         y = rms_norm(o.float(), self.o_norm, self.eps) * gate.float().sigmoid()

@@ -62,7 +62,7 @@ def forward(net: Net, sequences: Drawn, device: torch.device) -> tuple[np.ndarra
     ids = np.concatenate([ids for ids, _ in sequences])
     ends = np.cumsum([0, *(len(ids) for ids, _ in sequences)])
     tokens, targets, _, ends_t = row_tensors(ids, np.ones(len(ids)), ends)
-    row = Row(ends_t.to(device), int(np.diff(ends).max()), len(ids))
+    row = Row(ends_t, device)
     x, _ = net.hidden(tokens.to(device), row)
     best, loss = [], []
     for part, wanted in zip(x.split(4096), targets.to(device).split(4096), strict=True):

@@ -48,9 +48,8 @@ def options() -> argparse.Namespace:
 
 def one_step(net: Net, batch: tuple, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Gradients of a batch; (loss on text, loss on answers), not read yet, and the experts' loads."""
-    tokens, targets, weights, ends = (x.to(device, non_blocking=True) for x in batch)
-    longest = int((batch[3][1:] - batch[3][:-1]).max())
-    x, loads = net.hidden(tokens, Row(ends, longest, len(batch[0])))
+    tokens, targets, weights = (x.to(device, non_blocking=True) for x in batch[:3])
+    x, loads = net.hidden(tokens, Row(batch[3], device))
     losses = net.losses(x, targets)
     (losses * weights).sum().div(weights.sum()).backward()
     with torch.no_grad():

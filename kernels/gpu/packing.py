@@ -28,9 +28,9 @@ class Packing:
 
     @classmethod
     def of(cls, lengths: Sequence[int], device: torch.device | str) -> "Packing":
-        """lengths [N], each at least 1."""
+        """lengths [N], each at least 1. Nothing that the device still computes is waited for."""
         counts = torch.tensor(lengths)
         chunks = -(-counts // CHUNK)
         starts, first = (torch.cat([torch.zeros(1, dtype=torch.long), x.cumsum(0)]) for x in (counts, chunks))
         of = torch.repeat_interleave(torch.arange(len(lengths)), chunks)
-        return cls(int(counts.sum()), *(x.to(device, torch.int32) for x in (starts, first, of)))
+        return cls(int(counts.sum()), *(x.int().to(device, non_blocking=True) for x in (starts, first, of)))

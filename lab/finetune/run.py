@@ -193,7 +193,7 @@ def share(step: int, steps: int) -> float:
 
 def one_step(net: Net, optimiser: torch.optim.AdamW, row: tuple[Tensor, ...]) -> float:
     tokens, targets, weights, ends = row
-    hidden, _ = net.hidden(tokens, Row(ends, int(ends.diff().max()), len(tokens)))
+    hidden, _ = net.hidden(tokens, Row(ends.cpu(), tokens.device))
     loss = (net.losses(hidden, targets) * weights).sum() / weights.sum()
     loss.backward()
     torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)

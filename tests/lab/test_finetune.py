@@ -196,7 +196,7 @@ def test_the_training_model_and_the_engine_give_a_token_the_same_probability(
     (back / "tokenizer.json").write_bytes((tiny / "tokenizer.json").read_bytes())
     judges = [Judge(folder, CPU), Judge(back, CPU)]
     ids = judges[0].vocab.encode(read_rows(DATA)[0].text * 3).astype("int64").tolist()
-    row = Row(torch.tensor([0, len(ids)], dtype=torch.int32), len(ids), len(ids))
+    row = Row(torch.tensor([0, len(ids)], dtype=torch.int32), CPU)
     with torch.no_grad():
         losses = net.losses(net.hidden(torch.tensor(ids), row)[0][:-1], torch.tensor(ids[1:]))
     for judge in judges:
@@ -208,7 +208,7 @@ def recurrence(q, k, v, decay, beta, a_log, dt_bias, sizes: list[int]) -> torch.
     q, k = (x * torch.rsqrt(x.square().sum(-1, keepdim=True) + 1e-6) for x in (q, k))
     g = -a_log.exp()[:, None] * torch.nn.functional.softplus(decay + dt_bias.view(decay.shape[1:]))
     blank = torch.zeros(q.shape[1], q.shape[2], v.shape[2], dtype=torch.float64)
-    parts = zip(*(x.split(sizes) for x in (q * q.shape[-1] ** -0.5, k, v, g, beta)), strict=True)
+    parts = zip(*(x.split(sizes) for x in (q * q.shape[-1] ** -0.5, k, v, g, beta.sigmoid())), strict=True)
     return torch.cat([kda_recurrence(*part, blank)[0] for part in parts])
 
 
@@ -219,10 +219,10 @@ def test_kda_in_chunks_is_the_recurrence_forwards_and_backwards() -> None:
     n = sum(sizes)
     ends = torch.tensor([0, *sizes], dtype=torch.int32).cumsum(0, dtype=torch.int32)
     parts = [torch.randn(n, heads, width) for _ in range(3)]
-    gates = [torch.randn(n, heads, width) * 6, torch.rand(n, heads), torch.tensor([0.0, 2.5]), torch.randn(32)]
+    gates = [torch.randn(n, heads, width) * 6, torch.randn(n, heads), torch.tensor([0.0, 2.5]), torch.randn(32)]
     given = [x.requires_grad_() for x in (*parts, *gates)]
     exact = [x.detach().double().requires_grad_() for x in given]
-    o, wanted = remember_in_chunks(*given, Row(ends, max(sizes), n)), recurrence(*exact, sizes)
+    o, wanted = remember_in_chunks(*given, Row(ends, CPU)), recurrence(*exact, sizes)
     torch.testing.assert_close(o.double(), wanted, atol=2e-6, rtol=1e-5)
     weight = torch.randn(n, heads, width)
     grads = torch.autograd.grad((o * weight).sum(), given)

@@ -114,7 +114,7 @@ def test_a_checkpoint_gives_back_weights_and_moments(tmp_path: Path):
 
 def one_step(net: Net, optimiser: Optimiser, seed: int) -> None:
     tokens = torch.randint(16, 1000, (24,), generator=torch.Generator().manual_seed(seed))
-    x, _ = net.hidden(tokens, Row(torch.tensor([0, 24], dtype=torch.int32), 24, 24))
+    x, _ = net.hidden(tokens, Row(torch.tensor([0, 24], dtype=torch.int32), "cpu"))
     net.losses(x, tokens.roll(-1)).mean().backward()
     optimiser.step(1.0)
 
@@ -127,7 +127,7 @@ def test_a_head_of_its_own_begins_as_the_embedding(tmp_path: Path):
     resume(apart, Optimiser(apart, 5e-3, 3e-3), tmp_path / "none", tmp_path / "weights.safetensors")
     assert torch.equal(apart.lm_head, apart.embed_tokens)
     tokens = torch.randint(16, 1000, (24,))
-    row = Row(torch.tensor([0, 24], dtype=torch.int32), 24, 24)
+    row = Row(torch.tensor([0, 24], dtype=torch.int32), "cpu")
     logits = [net.logits(net.hidden(tokens, row)[0]) for net in (tied, apart)]
     assert torch.allclose(*logits, atol=2e-2)  # the file is bf16
 

@@ -1,0 +1,90 @@
+"""KDA forward and backward as lab trains with it: packed sequences, raw inputs, 48B gate, against fla's chunk_kda."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from bench.h200.measuring import Case
+from kernels.gpu.kda_training import kda
+from kernels.gpu.packing import Packing
+from kernels.kda import kda_recurrence
+
+FLOPS = 139_264  # of the forward, a token and head (kernels.md §1); the backward takes twice that
+BYTES = {"forward": 1_282, "forward + backward": 3_590}  # a token and head (kernels.md §1, §2.6)
+LEAVES = 7
+
+
+def cases() -> Iterator[Case]:
+    """The 48B's heads and those of the model shipped here; a gate that shuts takes the exact rounds for every pair."""
+    for batch, tokens, heads, gate in ((8, 4096, 32, "48B"), (8, 4096, 4, "48B"), (8, 4096, 32, "shut")):
+        inputs, gradient = make(batch * tokens, heads, gate)
+        expected = definition(inputs, gradient, batch)
+        for what in BYTES:
+            outputs = 1 if what == "forward" else 1 + LEAVES
+            yield Case(
+                "kda_training",
+                f"{what} B={batch} T={tokens} H={heads} K=V=128, {gate} gate",
+                BYTES[what] * batch * tokens * heads,
+                FLOPS * (1 if outputs == 1 else 3) * batch * tokens * heads,
+                {name: step(f, inputs, gradient, outputs) for name, f in implementations(batch, tokens).items()},
+                lambda expected=expected, outputs=outputs: expected[:outputs],
+            )
+
+
+def make(rows: int, heads: int, gate: str) -> tuple[list[Tensor], Tensor]:
+    """((q, k, v, a, b, A_log, dt_bias), the gradient of o). 48B: as its gate begins; shut: some 10·A nats."""
+    torch.manual_seed(0)
+    q, k, v, a, gradient = (torch.randn(rows, heads, 128, device="cuda", dtype=torch.bfloat16) for _ in range(5))
+    b = torch.randn(rows, heads, device="cuda", dtype=torch.bfloat16)
+    A_log = torch.empty(heads, device="cuda").uniform_(1, 16).log()
+    step = torch.exp(torch.empty(heads * 128, device="cuda").uniform_(-6.9, -2.3))
+    dt_bias = step + torch.log(-torch.expm1(-step)) + (0.0 if gate == "48B" else 12.0)
+    return [x.requires_grad_() for x in (q, k, v, a, b, A_log, dt_bias)], gradient
+
+
+def implementations(batch: int, tokens: int) -> dict[str, Callable[..., Tensor]]:
+    packing = Packing.of([tokens] * batch, "cuda")
+    ends = torch.arange(batch + 1, device="cuda", dtype=torch.int32) * tokens
+
+    def fla(q, k, v, a, b, A_log, dt_bias):
+        from fla.ops.kda import chunk_kda
+
+        rows = [x[None] for x in (q, k, v, a, b.float().sigmoid())]
+        gate = {"use_gate_in_kernel": True, "A_log": A_log, "dt_bias": dt_bias}
+        return chunk_kda(*rows, use_qk_l2norm_in_kernel=True, **gate, cu_seqlens=ends)[0][0]
+
+    return {"ours": lambda *inputs: kda(*inputs, packing)[0], "flash-linear-attention": fla}
+
+
+def step(f: Callable[..., Tensor], inputs: list[Tensor], gradient: Tensor, outputs: int) -> Callable[[], tuple]:
+    """The forward as training runs it, that is with what the backward needs; or both."""
+
+    def run():
+        o = f(*inputs)
+        return (o.detach(),) if outputs == 1 else (o.detach(), *torch.autograd.grad(o, inputs, gradient))
+
+    return run
+
+
+def definition(inputs: list[Tensor], gradient: Tensor, batch: int, part: int = 64) -> tuple[Tensor, ...]:
+    """Token by token in float64, the sequences side by side as heads; states are kept every ``part`` tokens."""
+    leaves = [x.detach().double().requires_grad_() for x in inputs]
+    q, k, v, a, b, A_log, dt_bias = leaves
+    unit_q, unit_k = (x * torch.rsqrt(x.square().sum(-1, keepdim=True) + 1e-6) for x in (q, k))
+    g = -A_log.exp()[:, None] * F.softplus(a + dt_bias.view(a.shape[1:]))
+    rows = [side_by_side(x, batch) for x in (unit_q * 128**-0.5, unit_k, v, g, b.sigmoid())]
+    state = g.new_zeros(rows[0].shape[1], 128, 128)
+    parts = []
+    for now in zip(*(x.split(part) for x in rows), strict=True):
+        o, state = checkpoint(kda_recurrence, *now, state, use_reentrant=False)
+        parts.append(o)
+    o = torch.cat(parts).unflatten(1, (batch, -1)).transpose(0, 1).flatten(0, 1)
+    return o.detach(), *torch.autograd.grad(o, leaves, gradient.double())
+
+
+def side_by_side(x: Tensor, batch: int) -> Tensor:
+    """[B·T,H,…] -> [T,B·H,…]."""
+    return x.unflatten(0, (batch, -1)).transpose(0, 1).flatten(1, 2)
