@@ -29,7 +29,7 @@ from engine.state import Copied, Exported, Snapshot
 class Engine:
     def __init__(self, model: KimiLinear, config: EngineConfig | None = None) -> None:
         self.model, self.config = model, config or EngineConfig()
-        self.pools = Pools(model.config, self.config, model.device, model.dtype)
+        self.pools = Pools(model.config, self.config, model.device, model.dtype, model.tail_dtype)
         self._cache = Cache(self.config.max_slots, self.config.pages, self.config.page_tokens)
         self._sequences = Sequences(self._cache, self.pools)
         self._runner = Runner(model, self.config, self.pools, self._sequences)
