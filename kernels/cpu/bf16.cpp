@@ -23,6 +23,13 @@ struct alignas(64) Config {
     uint8_t palette = 1, start = 0, reserved[14] = {};
     uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
     uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+
+    /// Sums and x with fewer rows.
+    static constexpr Config of(uint8_t rows) {
+        Config config;
+        for (int tile : {0, 1, 2, 3, 4}) config.rows[tile] = rows;
+        return config;
+    }
 };
 
 // Not the compiler's intrinsics: GCC 12 believes that they read 8 bytes of the configuration, and no memory in a load.
@@ -86,7 +93,41 @@ void some_rows(const uint16_t* x, int64_t ld_x, int64_t rows, const uint16_t* pa
     for (int64_t r = 0; r < rows; r++) std::copy_n(sums + r * PANEL, PANEL, y + r * ld_y);
 }
 
+/// One row: tiles 0 to 3 are sums of one or two panels, 4 is x, 5 to 7 halves of panels.
+template <bool TWO> void one_row(const uint16_t* x, const uint16_t* panel, int64_t depth, float* y) {
+    const uint16_t* other = panel + depth * PANEL;
+    zero_sums<TWO>();
+    for (int64_t k = 0; k < depth; k += DEEP) {
+        load_tile<4>(x + k, 64);
+        load_tile<5>(panel + k * PANEL, PANEL * 4), load_tile<6>(panel + k * PANEL + PANEL, PANEL * 4);
+        multiply_tiles<0, 4, 5>(), multiply_tiles<1, 4, 6>();
+        if constexpr (TWO) {
+            load_tile<7>(other + k * PANEL, PANEL * 4), load_tile<5>(other + k * PANEL + PANEL, PANEL * 4);
+            multiply_tiles<2, 4, 7>(), multiply_tiles<3, 4, 5>();
+        }
+    }
+    store_tile<0>(y, 64), store_tile<1>(y + 16, 64);
+    if constexpr (TWO) store_tile<2>(y + 32, 64), store_tile<3>(y + 48, 64);
+}
+
 #elif defined(__AVX512BF16__)
+
+template <int COUNT> void one_row(const uint16_t* x, const uint16_t* panels, int64_t depth, float* y) {
+    Vec sums[COUNT][2];
+    clear(sums);
+    for (int64_t k = 0; k < depth; k += 2) {
+        int pair;
+        std::memcpy(&pair, x + k, 4);
+        __m512bh both = (__m512bh)_mm512_set1_epi32(pair);
+        for (int p = 0; p < COUNT; p++)
+            for (int v = 0; v < 2; v++) {
+                const uint16_t* w = panels + (p * depth + k) * PANEL + v * PANEL;
+                sums[p][v].v = _mm512_dpbf16_ps(sums[p][v].v, both, (__m512bh)_mm512_loadu_si512(w));
+            }
+    }
+    for (int p = 0; p < COUNT; p++)
+        for (int v = 0; v < 2; v++) store(y + p * PANEL + v * LANES, sums[p][v]);
+}
 
 template <int COUNT>
 void some_rows(const uint16_t* x, int64_t ld_x, const uint16_t* panel, int64_t depth, float* y, int64_t ld_y,
@@ -161,9 +202,9 @@ void some_rows(const float* x, const float* panel, int64_t depth, float* y, int6
 
 #if defined(__AMX_BF16__)
 
-Tiles::Tiles() {
-    static const Config config;
-    asm volatile("ldtilecfg %0" ::"m"(config));
+Tiles::Tiles(int64_t rows) {
+    static constexpr Config many = Config::of(16), one = Config::of(1);
+    asm volatile("ldtilecfg %0" ::"m"(rows == 1 ? one : many));
 }
 Tiles::~Tiles() { asm volatile("tilerelease"); }
 
@@ -176,10 +217,26 @@ void product(const uint16_t* x, int64_t ld_x, int64_t rows, const uint16_t* pane
     }
 }
 
+void product_of_one(const uint16_t* x, const uint16_t* panels, int64_t count, int64_t depth, float* y) {
+    for (int64_t p = 0; p < count; p += 2) {
+        auto some = count - p > 1 ? one_row<true> : one_row<false>;
+        some(x, panels + p * depth * PANEL, depth, y + p * PANEL);
+    }
+}
+
 #elif defined(__AVX512BF16__)
 
-Tiles::Tiles() {}
+Tiles::Tiles(int64_t) {}
 Tiles::~Tiles() {}
+
+void product_of_one(const uint16_t* x, const uint16_t* panels, int64_t count, int64_t depth, float* y) {
+    switch (count) {
+        case 4: return one_row<4>(x, panels, depth, y);
+        case 3: return one_row<3>(x, panels, depth, y);
+        case 2: return one_row<2>(x, panels, depth, y);
+        default: return one_row<1>(x, panels, depth, y);
+    }
+}
 
 void product(const uint16_t* x, int64_t ld_x, int64_t rows, const uint16_t* panel, int64_t depth, float* y,
              int64_t ld_y, bool go_on) {
@@ -190,7 +247,7 @@ void product(const uint16_t* x, int64_t ld_x, int64_t rows, const uint16_t* pane
 
 #else
 
-Tiles::Tiles() {}
+Tiles::Tiles(int64_t) {}
 Tiles::~Tiles() {}
 
 void product(const uint16_t* x, int64_t ld_x, int64_t rows, const uint16_t* panel, int64_t depth, float* y,
@@ -204,6 +261,10 @@ void product(const uint16_t* x, int64_t ld_x, int64_t rows, const uint16_t* pane
         for (int r = 0; r < count; r++) widen_pairs(x + (done + r) * ld_x, depth, wide_x + r * depth);
         some_rows<count>(wide_x, wide_panel, depth, y + done * ld_y, ld_y, go_on);
     });
+}
+
+void product_of_one(const uint16_t* x, const uint16_t* panels, int64_t count, int64_t depth, float* y) {
+    for (int64_t p = 0; p < count; p++) product(x, depth, 1, panels + p * depth * PANEL, depth, y + p * PANEL, PANEL);
 }
 
 #endif

@@ -17,9 +17,9 @@ constexpr int64_t BESIDE = 16; // x has readable memory, of whatever content, fo
 
 inline int64_t deep(int64_t depth) { return (depth + DEEP - 1) / DEEP * DEEP; }
 
-/// Products run in a thread that holds one of these.
+/// Products run in a thread that holds one of these; product_of_one() wants rows = 1, product() does not.
 struct Tiles {
-    Tiles();
+    explicit Tiles(int64_t rows = 16);
     ~Tiles();
     Tiles(const Tiles&) = delete;
 };
@@ -27,6 +27,9 @@ struct Tiles {
 /// y [rows, 32] = x [rows, depth] · panel [depth / 2][32][2], or y += it as if the same sums went on.
 void product(const uint16_t* x, int64_t ld_x, int64_t rows, const uint16_t* panel, int64_t depth, float* y,
              int64_t ld_y, bool go_on = false);
+
+/// y [count, 32] = x [depth] · each of `count` <= 4 panels that lie one behind another: bits as product() has them.
+void product_of_one(const uint16_t* x, const uint16_t* panels, int64_t count, int64_t depth, float* y);
 
 /// The nearest bf16 of n floats, to even, and zeros behind them up to deep(n). Subnormal floats become zeros.
 void round_row(const float* x, int64_t n, uint16_t* to);

@@ -61,10 +61,19 @@ void inner_units(const Visit& visit, int64_t panel, int64_t panels) {
 /// The same with rows and results rounded. Units behind the last are zeros, since their weights are.
 void rounded_units(const Visit& visit, int64_t panel, int64_t panels) {
     constexpr int64_t NEAR = 64;  // rows
-    alignas(64) float gate[NEAR * 32], up[NEAR * 32];
+    alignas(64) float gate[NEAR * 32], up[NEAR * 32];  // or a single row's four panels
     const Panels &gates = visit.expert->gate, &ups = visit.expert->up;
     int64_t deep = bf16::deep(gates.depth), inner = bf16::deep(visit.inner());
-    const bf16::Tiles tiles;
+    const bf16::Tiles tiles(visit.count());
+    if (visit.count() == 1) {
+        int64_t count = std::min(panels, panels_of(visit.inner()) - panel), at = panel * deep * 32;
+        bf16::product_of_one(visit.from, static_cast<const uint16_t*>(gates.data) + at, count, deep, gate);
+        bf16::product_of_one(visit.from, static_cast<const uint16_t*>(ups.data) + at, count, deep, up);
+        for (int64_t u = 0; u < count * 32; u += LANES)
+            bf16::store_rounded(visit.rounded + panel * 32 + u,
+                                silu(load(gate + u)) * load(up + u) * set1(visit.weight[0]));
+        return;
+    }
     for (int64_t p = panel; p < std::min(panel + panels, panels_of(visit.inner())); p++)
         for (int64_t done = 0; done < visit.count(); done += NEAR) {
             int64_t count = std::min(NEAR, visit.count() - done);

@@ -94,6 +94,8 @@ constexpr int64_t NEAR = 64;  // rows whose results of a panel stay in L1
 void one_panel_of_pairs(const uint16_t* x, const Rows& rows, const uint16_t* panel, int64_t deep, int64_t first,
                         int64_t columns, bool add) {
     alignas(64) float y[NEAR * PANEL];
+    if (!add && rows.apart && columns - first >= PANEL)
+        return bf16::product(x, deep, rows.count, panel, deep, rows.y[0] + first, rows.apart);
     for (int64_t done = 0; done < rows.count; done += NEAR) {
         int64_t count = std::min(NEAR, rows.count - done);
         bf16::product(x + done * deep, deep, count, panel, deep, y, PANEL);
@@ -115,10 +117,17 @@ uint16_t* rounded_rows(int64_t rows, int64_t depth) {
 
 void multiply_pairs(const uint16_t* x, const Rows& rows, const Panels& w, int64_t first, int64_t count, bool add) {
     int64_t deep = bf16::deep(w.depth), last = std::min(first + count, panels_of(w.columns));
-    const bf16::Tiles tiles;
+    const uint16_t* panels = static_cast<const uint16_t*>(w.data);
+    const bf16::Tiles tiles(rows.count);
+    if (rows.count == 1) {
+        alignas(64) float y[4 * PANEL];
+        bf16::product_of_one(x, panels + first * deep * PANEL, last - first, deep, y);
+        for (int64_t v = 0; v < (last - first) * PANEL; v += LANES)
+            put(rows.y[0] + first * PANEL + v, load(y + v), w.columns - first * PANEL - v, add);
+        return;
+    }
     for (int64_t panel = first; panel < last; panel++)
-        one_panel_of_pairs(x, rows, static_cast<const uint16_t*>(w.data) + panel * deep * PANEL, deep, panel * PANEL,
-                           w.columns, add);
+        one_panel_of_pairs(x, rows, panels + panel * deep * PANEL, deep, panel * PANEL, w.columns, add);
 }
 
 void multiply_panels(const Rows& rows, const Panels& w, int64_t first, int64_t count, bool add) {
@@ -134,7 +143,7 @@ extern "C" void shiori_matmul(const float* x, int64_t ld_x, int64_t rows, const 
     std::vector<const float*> from(rows);
     std::vector<float*> to(rows);
     for (int64_t i = 0; i < rows; i++) from[i] = x + i * ld_x, to[i] = y + i * ld_y;
-    Rows all{from.data(), to.data(), rows};
+    Rows all{from.data(), to.data(), rows, ld_y};
     int64_t group = panels_a_task(rows);
     uint16_t* rounded = w->form == PAIRS ? rounded_rows(rows, w->depth) : nullptr;
     if (rounded) bf16::round_rows(x, ld_x, rows, w->depth, rounded);

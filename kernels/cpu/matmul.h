@@ -20,6 +20,7 @@ struct Rows {
     const float* const* x;  // [count] rows of `depth` floats
     float* const* y;        // [count] where column 0 of each row's result lies
     int64_t count;
+    int64_t apart = 0;      // floats from each row's result to the next one's, where that is always the same
 };
 
 inline int64_t panels_of(int64_t columns) { return (columns + 31) / 32; }

@@ -5,7 +5,7 @@ import torch
 
 from kernels import moe_reference, route
 from kernels.cpu import build, library
-from kernels.cpu.ops import Experts, matmul, pack, rms_norm, set_threads
+from kernels.cpu.ops import BF16, FP32, Experts, matmul, pack, rms_norm, set_threads
 from tests.kernels.cases import assert_near
 from tests.kernels.cpu.calling import Router, add_experts, add_matmul, norm_in_place
 
@@ -29,7 +29,7 @@ def strided(x, beside=7):
 def test_a_product_is_right_and_a_row_does_not_feel_its_neighbours(variant, depth, columns, weight):
     x, w = torch.randn(70, depth), weight(columns, depth)
     packed = pack(w)
-    assert packed.c.bf16 == (weight is like_stored)
+    assert packed.c.form == (BF16 if weight is like_stored else FP32)
     whole = matmul(strided(x), packed)
     assert_near(whole, x.double() @ w.double().T, 1e-5)
     for start, stop in [(0, 1), (5, 6), (3, 7), (0, 13), (20, 70), (69, 70)]:
