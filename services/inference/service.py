@@ -14,7 +14,7 @@ import blake3
 import structlog
 import torch
 
-from engine import Engine, EngineConfig, EngineInfo, ModelConfig, load_model
+from engine import Engine, EngineConfig, EngineInfo, ModelConfig, best_dtype, load_model
 from engine.weights import expected_inventory
 from services.inference.driver import Driver
 from services.inference.readings import Readings
@@ -68,7 +68,7 @@ def load_service(
     folder = settings.model_dir
     config = ModelConfig.from_folder(folder)
     tokenizer = load_tokenizer(folder, config.vocab_size)
-    model = load_model(folder, device=settings.device, dtype=getattr(torch, settings.dtype))
+    model = load_model(folder, device=settings.device, dtype=_dtype(settings))
     engine = Engine(model, engine_config(settings))
     info = engine.describe()
     mark = fingerprint(folder, tokenizer, info.contract)
@@ -96,6 +96,14 @@ def load_service(
         readings=readings,
         sources=sources,
     )
+
+
+def _dtype(settings: InferenceSettings) -> torch.dtype:
+    if settings.dtype == "auto":
+        return best_dtype(settings.model_dir, settings.device)
+    if settings.dtype not in ("float32", "bfloat16", "float16"):
+        raise ValueError(f"SHIORI_ENGINE_DTYPE is {settings.dtype!r}; auto, float32, bfloat16 and float16 are known")
+    return getattr(torch, settings.dtype)
 
 
 def engine_config(settings: InferenceSettings) -> EngineConfig:
