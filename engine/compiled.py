@@ -96,7 +96,7 @@ class Mla:
         vectors = [x.float() for x in (norm, mla.latent_norm, mla.kv_b.contiguous())]
         rounded = _by_pairs(mla, config.qk_nope_head_dim) if mla.kv_b.dtype == torch.bfloat16 else ()
         at, *others = [x.data_ptr() for x in vectors]
-        again = [x.data_ptr() for x in rounded] or [None, None]
+        again = [x.data_ptr() for x in rounded] or [0, 0]
         sizes = (mla.heads, config.qk_nope_head_dim, config.qk_rope_head_dim, mla.rank, mla.value_dim)
         c = lib.MlaMixer(at, norm.numel(), *(m.c for m in matrices), *others, *again, *sizes, eps, mla.eps)
         return cls(c, (*matrices, *vectors, *rounded))

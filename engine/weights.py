@@ -28,7 +28,7 @@ def load_model(
 
 
 def best_dtype(folder: str | Path, device: str | torch.device = "cpu") -> torch.dtype:
-    """Which dtype is the fastest for the model of a folder: bfloat16 on a GPU, and on a CPU that multiplies it faster."""
+    """Which dtype is the fastest for the model of a folder: bfloat16 on a GPU and on CPUs that multiply it faster."""
     if torch.device(device).type != "cpu":
         return torch.bfloat16
     return compiled.best_dtype(ModelConfig.from_folder(folder))

@@ -190,7 +190,7 @@ def in_one_go(model: KimiLinear, segments: list[list[int]]) -> tuple[Engine, int
 @given(prefill=STEPS, operations=PROGRAM)
 def test_any_program_leaves_what_reading_the_same_segments_in_one_go_leaves(kind, prefill, operations):
     model = MODELS[kind]
-    assert model.compiled == (kind == "compiled")
+    assert model.compiled == (kind != "torch")
     program = Program(model, prefill)
     for (op, argument), which in operations:
         program.run(op, argument, which)

@@ -38,7 +38,6 @@ class Case:
     def expected(self) -> Tensor:
         return mla_expanded(self.q.double(), self.latents.double(), self.kv_b.double(), self.value)
 
-
     def rounded(self) -> "Case":
         """Latents and weights that bf16 holds."""
         latents, kv_b = self.latents.bfloat16().float(), self.kv_b.bfloat16().float()
