@@ -7,7 +7,7 @@ export PATH := $(BIN):$(VENV)/node:$(PATH)
 # Two OpenMP threads that spin beside other load make every small operation take 10 ms.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help setup setup-python demo run test test-python test-web test-compose faults check bench eval proto web compose-env \
+.PHONY: help setup setup-python demo run test test-python test-web test-gpu test-compose faults check bench eval proto web compose-env \
         compose-up compose-down constraints clean
 
 help:  ## this list
@@ -40,6 +40,9 @@ test-python: setup
 	@scripts/system_packages.sh
 	@$(BIN)/python kernels/cpu/build.py
 	$(BIN)/pytest -m "not compose" $(PYTEST_ARGS)
+
+test-gpu: $(if $(GPU_PYTHON),,setup-python)  ## the GPU's tests, on a machine with one. GPU_PYTHON=python3: an environment that is there
+	@scripts/test_gpu.sh $(or $(GPU_PYTHON),$(BIN)/python) $(PYTEST_ARGS)
 
 test-compose: setup  ## docker compose for real: up, read, ask, kill the engine, ask again
 	@scripts/test_compose.sh

@@ -1,35 +1,54 @@
 #!/bin/bash
-# On the GPU machine: unpack what travelled, then the checks, the rates, the resume. Results and the kernel cache go to $OUT.
-# usage: gpu_remote.sh PART...      parts: check rates vault resume million cache
-# What travels in .carry (ignored by git): site.zip (flash-linear-attention, zstandard), gpu/wheels/ for Python 3.12,
-# redis/ (a server), gpu/cache.tar.gz (compiled kernels of an earlier call), gpu/tree.tar (the sources to run).
+# On the GPU machine: unpack what travelled, then run parts one after another. Results and the kernel cache go to $OUT.
+# usage: gpu_remote.sh PART...   a part, with an optional limit in seconds behind "@":
+#   tests[:FILE-WORD…]   tests/kernels/gpu (files whose name holds a word)      check   the engine's and the old kernels' tests
+#   bench:OP…            bench/h200 beside the rivals                            tune:OP  configurations of an operation
+#   rates:PART…          bench/gpu_rates.py                                      resume, million, vault   state in and out
+#   run:FILE             a script in .carry/gpu                                  cache   compiled kernels to bring back
+# What travels in .carry (ignored by git): site.zip (flash-linear-attention), gpu/wheels/ for Python 3.12, redis/ (a
+# server), gpu/cache.tar.gz (compiled kernels of an earlier call), gpu/tree.tar (the sources to run), gpu/model.tar.
 set -u
 began=$(date +%s)
 said() { echo "== $1 after $(( $(date +%s) - began )) s"; }
 home=$PWD
 mkdir -p /tmp/tree /tmp/site /tmp/cache
-tar -xf .carry/gpu/tree.tar -C /tmp/tree
+rm -rf /tmp/tree/* && tar -xf .carry/gpu/tree.tar -C /tmp/tree
+[ -f .carry/gpu/model.tar ] && tar -xf .carry/gpu/model.tar -C /tmp/tree
 python3 -m zipfile -e .carry/site.zip /tmp/site
 for wheel in .carry/gpu/wheels/*.whl; do [ -f "$wheel" ] && python3 -m zipfile -e "$wheel" /tmp/site; done
 export PYTHONPATH=/tmp/site:/tmp/tree PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 export TRITON_CACHE_DIR=/tmp/cache/triton OMP_NUM_THREADS=4 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True
-redis=$(ls "$home"/.carry/redis/valkey-server*); chmod +x "$redis"; export LD_LIBRARY_PATH=$home/.carry/redis/lib:${LD_LIBRARY_PATH:-}
-[ -f .carry/gpu/cache.tar.gz ] && tar -xzf .carry/gpu/cache.tar.gz -C /tmp/cache
+[ -f .carry/gpu/cache.tar.gz ] && [ ! -d /tmp/cache/triton ] && tar -xzf .carry/gpu/cache.tar.gz -C /tmp/cache
+redis=$(ls "$home"/.carry/redis/*-server 2>/dev/null | head -1)
+commit=$(cat .carry/gpu/commit)
 cd /tmp/tree
 said unpacked
 for part in "$@"; do
-  case $part in
-    check) python3 -m pytest tests/kernels/test_on_gpu.py tests/engine/test_on_gpu.py -q -p no:cacheprovider --durations=6 2>&1 \
-             | tee "$OUT/check.txt" | tail -40 ;;
-    rates) python3 -m bench.gpu_rates --out "$OUT/gpu-rates.json" --profile "$OUT" 2>&1 | grep -v -i warning ;;
+  limit=580; case $part in *@*) limit=${part##*@}; part=${part%@*} ;; esac
+  what=${part#*:}; [ "$what" = "$part" ] && what=
+  case ${part%%:*} in
+    tests) # a process for each file: most of the time goes into compiling
+           for file in $(for w in ${what:-test_}; do ls tests/kernels/gpu/*$w*.py | grep /test_; done); do
+             timeout "$limit" python3 -m pytest "$file" --confcutdir=tests/kernels -q --maxfail=12 -p no:cacheprovider --durations=4 \
+               >"$OUT/$(basename "$file" .py).txt" 2>&1 &
+           done; wait
+           tail -n 25 "$OUT"/test_*.txt | cut -c1-400 ;;
+    check) timeout "$limit" python3 -m pytest tests/kernels/test_on_gpu.py tests/engine/test_on_gpu.py --confcutdir=tests/kernels -q -p no:cacheprovider \
+             --durations=6 2>&1 | tee "$OUT/check.txt" | tail -60 ;;
+    bench) timeout "$limit" python3 -m bench.h200 --only $what --commit "$commit" --out "$OUT/bench" 2>&1 | grep -v -i warning | cut -c1-300 ;;
+    tune) timeout "$limit" python3 -m "bench.h200.${what}_tune" --out "$OUT/tune-$what.json" 2>&1 | grep -v -i warning ;;
+    rates) timeout "$limit" python3 -m bench.gpu_rates $what --out "$OUT/rates" 2>&1 | grep -v -i warning ;;
+    run) timeout "$limit" python3 "$home/.carry/gpu/$what" 2>&1 | tee "$OUT/${what%.py}.txt" ;;
     vault) python3 -m bench.vault_client --redis-binary "$redis" --io-threads 8 --values 512 --gigabytes 1 --repeat 2 \
              --out "$OUT/gpu-vault-client.json" ;;
     resume|million) [ "$part" = million ] && far=--million || far=
-            python3 -m bench.gpu_resume --redis-binary "$redis" --redis-options "--io-threads 8 --events-per-io-thread 0" $far \
-             --out "$OUT/gpu-resume.json" 2>&1 | grep -v -E -i "warning|\[info" ;;
+            timeout "$limit" python3 -m bench.gpu_resume --redis-binary "$redis" --redis-options "--io-threads 8 --events-per-io-thread 0" \
+             $far --out "$OUT/gpu-resume.json" 2>&1 | grep -v -E -i "warning|\[info" ;;
     cache) tar -C /tmp/cache -czf "$OUT/cache.tar.gz" . ;;
     *) echo "unknown part $part"; exit 2 ;;
   esac
   said "$part"
 done
-nvidia-smi --query-gpu=name,driver_version,memory.used --format=csv,noheader; lscpu | grep -E "Model name|^CPU\(s\)|L3"; free -g | head -2
+cd "$OUT" && tar --exclude cache.tar.gz --exclude results.tar.gz -czf results.tar.gz ./*  # no more than 8 files come back
+find . -mindepth 1 -maxdepth 1 ! -name '*.tar.gz' -exec rm -r {} +
+nvidia-smi --query-gpu=name,driver_version --format=csv,noheader

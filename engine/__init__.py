@@ -4,8 +4,10 @@ from engine.cache import BooksError, EngineFull
 from engine.checkpoint import CheckpointError
 from engine.config import ConfigError, EngineConfig, ModelConfig
 from engine.copying import Copying
+from engine.device import DeviceError
 from engine.engine import Engine
 from engine.info import EngineInfo
+from engine.memory import DoesNotFit
 from engine.occurrences import Occurrences
 from engine.provenance import ProvenanceError, Tag
 from engine.request import Done, Event, Progress, Token
@@ -20,6 +22,8 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "Copying",
+    "DeviceError",
+    "DoesNotFit",
     "Done",
     "Engine",
     "EngineConfig",

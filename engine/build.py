@@ -33,17 +33,19 @@ def build_model(
     if compile_:
         set_threads(torch.get_num_threads())
     top = _Take(tensors, "", device, dtype, plain=compile_)
-    embedding = top("model.embed_tokens.weight")
-    layers = (_layer(config, i, top.under(f"model.layers.{i}.")) for i in range(config.num_layers))
-    weight = embedding if config.tie_word_embeddings else top("lm_head.weight")
+    plain = (_layer(config, i, top.under(f"model.layers.{i}.")) for i in range(config.num_layers))
+    layers = tuple(compiled.Layer.of(layer, config) if compile_ else layer for layer in plain)
+    # An untied embedding last: the head, until it is laid out, takes the memory that this one will.
+    tied = top("model.embed_tokens.weight") if config.tie_word_embeddings else None
+    head = _head(config, top, tied, compile_)
+    embedding = top("model.embed_tokens.weight") if tied is None else tied
+    return KimiLinear(config=config, embedding=embedding, layers=layers, head=head, compiled=compile_)
+
+
+def _head(config: ModelConfig, top: "_Take", tied: Tensor | None, compile_: bool) -> "Head | compiled.Head":
+    weight = top("lm_head.weight") if tied is None else tied
     head = Head(top("model.norm.weight"), weight, config.rms_norm_eps)
-    return KimiLinear(
-        config=config,
-        embedding=embedding,
-        layers=tuple(compiled.Layer.of(layer, config) if compile_ else layer for layer in layers),
-        head=compiled.Head.of(head) if compile_ else head,
-        compiled=compile_,
-    )
+    return compiled.Head.of(head) if compile_ else head
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,24 @@ class _Take:
         return replace(self, prefix=self.prefix + prefix)
 
     def __call__(self, *names: str) -> Tensor:
-        return torch.cat([self._one(self.prefix + name) for name in names])
+        names = tuple(self.prefix + name for name in names)
+        if not isinstance(self.tensors, Checkpoint):
+            return torch.cat([self._one(name) for name in names])
+        shapes = [self.tensors.shape(name) for name in names]
+        rows = [shape[0] for shape in shapes]
+        whole = self._empty(sum(rows), *shapes[0][1:], dtype=self._dtype(names[0]))
+        self.tensors.read(dict(zip(names, whole.split(rows), strict=True)))
+        return whole
+
+    def experts(self, E: int, inner: int, D: int) -> tuple[Tensor, Tensor]:
+        """w13 [E, 2·I, D], an expert's gate above its up projection, and w2 [E, D, I]: read to where they stay."""
+        w13, w2 = self._empty(E, 2 * inner, D, dtype=self.dtype), self._empty(E, D, inner, dtype=self.dtype)
+        each = range(E)
+        places = {f"experts.{e}.w1.weight": w13[e, :inner] for e in each}
+        places |= {f"experts.{e}.w3.weight": w13[e, inner:] for e in each}
+        places |= {f"experts.{e}.w2.weight": w2[e] for e in each}
+        self._fill({self.prefix + name: place for name, place in places.items()})
+        return w13, w2
 
     def matrix(self, *names: str) -> Weight:
         return self.laid_out(self(*names))
@@ -72,7 +91,20 @@ class _Take:
         return Weight(matrix, None) if self.plain else Weight.of(matrix)
 
     def _one(self, name: str) -> Tensor:
-        return self.tensors[name].to(self.device, torch.float32 if is_fp32(name) else self.dtype)
+        assert not isinstance(self.tensors, Checkpoint)
+        return self.tensors[name].to(self.device, self._dtype(name))
+
+    def _fill(self, places: dict[str, Tensor]) -> None:
+        if isinstance(self.tensors, Checkpoint):
+            return self.tensors.read(places)
+        for name, place in places.items():
+            place.copy_(self.tensors[name])
+
+    def _empty(self, *shape: int, dtype: torch.dtype) -> Tensor:
+        return torch.empty(shape, dtype=dtype, device=self.device)
+
+    def _dtype(self, name: str) -> torch.dtype:
+        return torch.float32 if is_fp32(name) else self.dtype
 
 
 def _layer(config: ModelConfig, i: int, take: _Take) -> Layer:
@@ -127,8 +159,8 @@ def _mlp(take: _Take) -> Mlp:
 
 def _moe(config: ModelConfig, take: _Take) -> Moe:
     E, inner, D = config.num_experts, config.moe_intermediate_size, config.hidden_size
-    w1, w3, w2 = (take(*(f"experts.{e}.{w}.weight" for e in range(E))) for w in ("w1", "w3", "w2"))
-    w1, w3, w2 = w1.view(E, inner, D), w3.view(E, inner, D), w2.view(E, D, inner)
+    w13, w2 = take.experts(E, inner, D)
+    w1, w3 = w13.chunk(2, 1)
     shared, every = _mlp(take.under("shared_experts.")), None
     if not take.plain and config.num_experts <= DENSE_EXPERTS * config.num_experts_per_token:
         every = _side_by_side(w1, w3, w2, shared)

@@ -91,7 +91,11 @@ class ModelConfig:
     def from_folder(cls, folder: str | Path) -> "ModelConfig":
         path = Path(folder) / "config.json"
         try:
-            return cls.from_dict(json.loads(path.read_text()))
+            fields = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{path} cannot be read ({error}): a model's folder has one beside its weights") from None
+        try:
+            return cls.from_dict(fields if isinstance(fields, dict) else {})
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from None
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence as Ids
 import torch
 from torch import Tensor
 
-from engine import info, restore, state
+from engine import info, memory, restore, state
 from engine.cache import Cache
 from engine.config import EngineConfig
 from engine.copying import Copying
@@ -29,6 +29,7 @@ from engine.state import Copied, Exported, Snapshot
 class Engine:
     def __init__(self, model: KimiLinear, config: EngineConfig | None = None) -> None:
         self.model, self.config = model, config or EngineConfig()
+        memory.require(self.config, model.config, model.device, model.dtype)
         self.pools = Pools(model.config, self.config, model.device, model.dtype, model.tail_dtype)
         self._cache = Cache(self.config.max_slots, self.config.pages, self.config.page_tokens)
         self._sequences = Sequences(self._cache, self.pools)

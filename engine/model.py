@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from engine import compiled
@@ -25,6 +24,7 @@ from kernels import (
     kda_gate,
     kda_step,
     l2_norm,
+    linear,
     mla_absorbed,
     moe,
     rms_norm,
@@ -197,7 +197,7 @@ class Head:
     eps: float
 
     def logits(self, hidden: Tensor) -> Tensor:
-        return F.linear(rms_norm(hidden, self.norm, self.eps), self.weight).float()
+        return linear(rms_norm(hidden, self.norm, self.eps), self.weight).float()
 
 
 @dataclass(frozen=True)

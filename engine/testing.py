@@ -98,6 +98,36 @@ def _random(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Te
     return noise * (shape[-1] ** -0.5)
 
 
+def save_sparse_checkpoint(folder: str | Path, fields: dict[str, Any], shard_bytes: int = 5_000_000_000) -> Path:
+    """Shards behind an index of a model of any size, all zeros: the numbers are holes in the files, free of space."""
+    folder, inventory = Path(folder), expected_inventory(ModelConfig.from_dict(fields))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(fields, indent=1))
+    shards: list[dict[str, Any]] = [{}]
+    size = 0
+    for name, (dtype, shape) in inventory.items():
+        count = math.prod(shape) * dtype.itemsize
+        if size and size + count > shard_bytes:
+            shards.append({})
+            size = 0
+        shards[-1][name] = {"dtype": _NAMES[dtype], "shape": shape, "data_offsets": [size, size + count]}
+        size += count
+    weight_map: dict[str, str] = {}
+    for i, header in enumerate(shards, 1):
+        file = f"model-{i:05}-of-{len(shards):05}.safetensors"
+        weight_map |= dict.fromkeys(header, file)
+        text = json.dumps(header).encode()
+        text += b" " * (-len(text) % 8)
+        with (folder / file).open("wb") as out:
+            out.write(len(text).to_bytes(8, "little") + text)
+            out.truncate(8 + len(text) + max(entry["data_offsets"][1] for entry in header.values()))
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    return folder
+
+
+_NAMES = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32"}
+
+
 def tiny_model(
     seed: int = 0,
     fields: dict[str, Any] | None = None,

@@ -7,8 +7,10 @@ import torch
 
 from engine import compiled
 from engine.build import build_model, is_fp32
-from engine.checkpoint import Checkpoint, CheckpointError, Inventory, Shape
+from engine.checkpoint import Checkpoint, CheckpointError, Inventory, Progress, Shape
 from engine.config import ModelConfig
+from engine.device import usable
+from engine.memory import require_weights
 from engine.model import KimiLinear
 
 
@@ -17,14 +19,19 @@ def load_model(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
     compiled_kernels: bool = True,
+    progress: Progress | None = None,
 ) -> KimiLinear:
     """Reads config.json and the checkpoint beside it; weights arrive on the device in ``dtype``, the gate's in fp32.
 
-    compiled_kernels: see build_model.
+    compiled_kernels: see build_model. What cannot work is refused before anything large is read or taken: an unknown
+    shape, a damaged file, a device that is not there, too little memory.
     """
-    config, checkpoint = ModelConfig.from_folder(folder), Checkpoint(folder)
-    check_inventory(config, checkpoint.inventory())
-    return build_model(config, checkpoint, torch.device(device), dtype, compiled_kernels)
+    config, device = ModelConfig.from_folder(folder), usable(device)
+    with Checkpoint(folder, device, progress) as checkpoint:
+        found = checkpoint.inventory()
+        check_inventory(config, found)
+        require_weights(found, {name for name in found if is_fp32(name)}, device, dtype)
+        return build_model(config, checkpoint, device, dtype, compiled_kernels)
 
 
 def best_dtype(folder: str | Path, device: str | torch.device = "cpu") -> torch.dtype:

@@ -5,7 +5,7 @@ floating dtype and are the oracles of the tests; the function beside a definitio
 """
 
 from kernels.kda import kda_chunk, kda_gate, kda_recurrence, kda_step
-from kernels.linear import Weight
+from kernels.linear import Weight, linear
 from kernels.mla import mla_absorbed, mla_expanded
 from kernels.moe import moe, moe_reference, route, weigh_experts
 from kernels.norm import gated_rms_norm, l2_norm, rms_norm
@@ -23,6 +23,7 @@ __all__ = [
     "kda_recurrence",
     "kda_step",
     "l2_norm",
+    "linear",
     "mla_absorbed",
     "mla_expanded",
     "moe",

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels.linear import matmul_wide
+from kernels.linear import linear, matmul_wide
 from kernels.norm import wide
 from kernels.pointwise import sigmoid, silu
 
@@ -99,4 +99,4 @@ def weigh_experts(hidden: Tensor, indices: Tensor, weights: Tensor, experts: int
 
 
 def _expert(x: Tensor, w1: Tensor, w3: Tensor, w2: Tensor) -> Tensor:
-    return F.linear(silu(F.linear(x, w1)).mul_(F.linear(x, w3)), w2)
+    return linear(silu(linear(x, w1)).mul_(linear(x, w3)), w2)

@@ -1,4 +1,4 @@
-"""One line of a benchmark: ours and its rivals on the same input, timed in turn and compared with float64 in one run."""
+"""One line of a benchmark: ours and its rivals on one input, timed in turn and compared with float64 in one run."""
 
 import json
 import statistics
@@ -68,7 +68,7 @@ def eager_ms(run: Run, seconds: float = 0.3) -> float:
     took, total = [], 0.0
     for _ in range(3):
         run()
-    while total < 1e3 * seconds and len(took) < 200 or len(took) < 5:
+    while (total < 1e3 * seconds and len(took) < 200) or len(took) < 5:
         flush.zero_()
         start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         start.record()

@@ -13,6 +13,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 import signal
 import sys
 
+from engine import CheckpointError, ConfigError, DeviceError, DoesNotFit
 from services import log
 from services.inference.server import build_server
 from services.inference.settings import InferenceSettings
@@ -23,7 +24,12 @@ def main() -> int:
     server, _ = build_server(InferenceSettings.from_env())
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: server.leave())
-    server.start()
+    try:
+        server.start()
+    except (CheckpointError, ConfigError, DeviceError, DoesNotFit) as error:
+        log.get_logger(__name__).error("cannot_start", why=str(error))
+        server.stop()
+        return 1
     server.wait()
     server.stop()
     return 1 if server.failed else 0

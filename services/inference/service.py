@@ -15,7 +15,10 @@ import structlog
 import torch
 
 from engine import Engine, EngineConfig, EngineInfo, ModelConfig, best_dtype, load_model
+from engine.memory import sized
+from engine.model import KimiLinear
 from engine.weights import expected_inventory
+from services.inference import loading
 from services.inference.driver import Driver
 from services.inference.readings import Readings
 from services.inference.settings import InferenceSettings
@@ -68,9 +71,11 @@ def load_service(
     folder = settings.model_dir
     config = ModelConfig.from_folder(folder)
     tokenizer = load_tokenizer(folder, config.vocab_size)
-    model = load_model(folder, device=settings.device, dtype=_dtype(settings))
-    engine = Engine(model, engine_config(settings))
+    with loading.shown() as progress:
+        model = load_model(folder, settings.device, _dtype(settings), progress=progress)
+    engine = Engine(model, engine_config(settings, model))
     info = engine.describe()
+    log.info("memory_taken", slots=info.slots_total, tokens=info.pages_total * info.page_tokens, device=info.device)
     mark = fingerprint(folder, tokenizer, info.contract)
     row_bytes = info.page_bytes // info.page_tokens
     empty = Manifest(mark, tokenizer.digest, page_tokens=page_tokens(row_bytes))
@@ -106,12 +111,15 @@ def _dtype(settings: InferenceSettings) -> torch.dtype:
     return getattr(torch, settings.dtype)
 
 
-def engine_config(settings: InferenceSettings) -> EngineConfig:
-    """On a CPU a step is one chunk of 0.1 s, since cancels, forks and questions wait for it, and bits do not depend on
+def engine_config(settings: InferenceSettings, model: KimiLinear) -> EngineConfig:
+    """Slots and tokens as set, or as many as fit now.
+
+    On a CPU a step is one chunk of 0.1 s, since cancels, forks and questions wait for it, and bits do not depend on
     steps. On a GPU a step must be large to be fast, and is batched: bits depend on it within a published bound."""
     cpu = settings.device == "cpu"
     step = 64 if cpu else 8192
-    return EngineConfig(settings.slots, settings.tokens, prefill_tokens_per_step=step, deterministic=cpu)
+    config = EngineConfig(prefill_tokens_per_step=step, deterministic=cpu)
+    return sized(config, settings.slots, settings.tokens, model.config, model.device, model.dtype)
 
 
 def _host_memory(device: str) -> Callable[[int], Any]:

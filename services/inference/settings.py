@@ -14,8 +14,8 @@ class InferenceSettings:
     address: str = "127.0.0.1:50051"  # port 0: any free one
     model_dir: Path = Path("lab/model")
     redis_url: str = field(default="redis://127.0.0.1:6399/0", repr=False)  # may hold a password
-    tokens: int = 262_144  # size of the page pool, shared by all live sequences
-    slots: int = 16  # live sequences; a running answer takes three
+    tokens: int = 262_144  # size of the page pool, shared by all live sequences; 0: as many as fit
+    slots: int = 16  # live sequences; a running answer takes three; 0: as many as fit
     threads: int = 0  # of torch; 0: as many as cores. Set OMP_WAIT_POLICY=PASSIVE, or they spin beside other load
     device: str = "cpu"
     dtype: str = "auto"  # or float32, bfloat16: of the model; auto: what is fastest on this device
@@ -43,8 +43,8 @@ class InferenceSettings:
             address=_env("ENGINE_ADDRESS", default.address),
             model_dir=Path(_env("MODEL_DIR", str(default.model_dir))),
             redis_url=_env("REDIS_URL", default.redis_url),
-            tokens=int(_env("ENGINE_TOKENS", str(default.tokens))),
-            slots=int(_env("ENGINE_SLOTS", str(default.slots))),
+            tokens=_sized("ENGINE_TOKENS", default.tokens),
+            slots=_sized("ENGINE_SLOTS", default.slots),
             threads=int(_env("ENGINE_THREADS", "0")),
             device=_env("ENGINE_DEVICE", default.device),
             dtype=_env("ENGINE_DTYPE", default.dtype),
@@ -82,6 +82,13 @@ class InferenceSettings:
             quota_mb=self.quota_mb,
             sweep_s=self.sweep_s,
         )
+
+
+def _sized(name: str, on_a_cpu: int) -> int:
+    """A number, or "auto" (0): the rule on a GPU, which the engine has to itself."""
+    cpu = _env("ENGINE_DEVICE", "cpu") == "cpu"
+    value = _env(name, str(on_a_cpu) if cpu else "auto")
+    return 0 if value == "auto" else int(value)
 
 
 def _env(name: str, default: str) -> str:

@@ -17,6 +17,14 @@ def test_the_released_config_with_its_irregular_tail():
     assert [config.is_moe(i) for i in (0, 1, 26)] == [False, True, True]
 
 
+@pytest.mark.parametrize("content", [None, "{", "[]"])
+def test_a_folder_without_a_config(tmp_path, content):
+    if content:
+        (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ConfigError, match=r"config\.json"):
+        ModelConfig.from_folder(tmp_path)
+
+
 @pytest.mark.parametrize("field", ["hidden_size", "kv_lora_rank", "linear_attn_config", "routed_scaling_factor"])
 def test_a_missing_field_is_named(field):
     with pytest.raises(ConfigError, match=field):

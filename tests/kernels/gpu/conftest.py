@@ -12,8 +12,8 @@ ON_GPU = torch.cuda.is_available()
 if not ON_GPU:
     os.environ["TRITON_INTERPRET"] = "1"  # before the first import of a kernel
 
-import triton.language as tl
-from triton.runtime.interpreter import InterpreterBuilder
+import triton.language as tl  # noqa: E402
+from triton.runtime.interpreter import InterpreterBuilder  # noqa: E402
 
 
 def _products_in_fp32() -> None:
