@@ -20,6 +20,7 @@ using Words = const float*;  // rows of bf16 taken as words of two
 constexpr int64_t BLOCK = 512;       // keys expanded at a time, of all heads
 constexpr int64_t PART = 128;        // of these in one task
 constexpr int64_t MOST_ROWS = 1024;  // rows that share an expansion: bounds the scratch, whatever T is
+constexpr int64_t NEAR = 32;         // rows whose scores of a step are in L1 together with their weights
 constexpr int64_t PAIR = 2 * PANEL;  // numbers of two rows of a panel
 static_assert(BLOCK % STEP == 0 && MOST_ROWS % CHUNK == 0 && STEP % bf16::DEEP == 0);
 
@@ -125,9 +126,18 @@ void expand(const Reading& reading, int64_t start, int64_t stop) {
 /// Rows that go through the keys together.
 struct Rows {
     int64_t first;      // the sequence's position of the first
-    const uint16_t* q;  // [CHUNK, deep(N + r)]
+    const uint16_t* q;  // [NEAR, deep(N + r)]
     State state;
 };
+
+/// e^x for x <= 0 within some 4e-6, a thousandth of what rounding the result to bf16 costs; exactly 0 below -87.3.
+Vec exp_to_round(Vec x) {
+    const Vec lowest = set1(-87.33f), rate = set1(1.44269504088896341f);
+    Vec bounded = max(x, lowest), n = round(bounded * rate), r = fma(bounded, rate, zero() - n);
+    Vec p = set1(1.3333558e-3f);  // 2^r by its series: ln(2)^k / k!
+    for (float c : {9.6181291e-3f, 5.5504109e-2f, 0.24022651f, 0.69314718f, 1.0f}) p = fma(p, r, set1(c));
+    return zero_where_below(times_power_of_two(p, n), x, lowest);
+}
 
 /// weigh() of one row, its weights rounded into `to` as well, with zeros up to a multiple of 32.
 void weigh_rounded(float* scores, int64_t seen, int64_t count, const State& row, uint16_t* to) {
@@ -139,7 +149,7 @@ void weigh_rounded(float* scores, int64_t seen, int64_t count, const State& row,
     if (top != *row.peak) fade(row, top);
     Vec mass = zero(), peak = set1(top);
     for (int64_t k = 0; k < most; k += LANES) {
-        Vec weight = exp(load(scores + k) - peak);
+        Vec weight = exp_to_round(load(scores + k) - peak);
         bf16::store_rounded(to + k, weight);
         mass = mass + weight;
     }
@@ -150,17 +160,17 @@ void weigh_rounded(float* scores, int64_t seen, int64_t count, const State& row,
 void attend(const Reading& reading, const Rows& rows, int64_t head, int64_t block, int64_t start, int64_t stop) {
     thread_local std::vector<float> scratch;
     thread_local std::vector<uint16_t> rounded;
-    float* scores = room(scratch, CHUNK * STEP);
-    uint16_t* weights = room(rounded, CHUNK * STEP);
+    float* scores = room(scratch, NEAR * STEP);
+    uint16_t* weights = room(rounded, NEAR * STEP);
     int64_t count = stop - start, depth = reading.depth();
     for (int64_t k = 0; k < count; k += PANEL)
-        bf16::product(rows.q, depth, CHUNK, reading.key_panel(head, (start - block + k) / PANEL), depth, scores + k, STEP);
-    for (int64_t i = 0; i < CHUNK; i++) {
+        bf16::product(rows.q, depth, NEAR, reading.key_panel(head, (start - block + k) / PANEL), depth, scores + k, STEP);
+    for (int64_t i = 0; i < NEAR; i++) {
         int64_t seen = std::clamp<int64_t>(rows.first + i + 1 - start, 0, count);
         weigh_rounded(scores + i * STEP, seen, count, rows.state.from(i), weights + i * STEP);
     }
     for (int64_t c = 0; c < reading.columns(); c += PANEL)
-        bf16::product(weights, STEP, CHUNK, reading.value_panel(head, c) + (start - block) * PANEL,
+        bf16::product(weights, STEP, NEAR, reading.value_panel(head, c) + (start - block) * PANEL,
                       round_up(count, bf16::DEEP), rows.state.acc + c, reading.columns(), true);
 }
 
@@ -168,9 +178,11 @@ void attend_chunk(const Reading& reading, int64_t block, int64_t head, int64_t c
     const bf16::Tiles tiles;
     int64_t row = chunk * CHUNK, at = head * reading.rows + row, first = reading.first + row;
     int64_t stop = std::min(block + BLOCK, first + CHUNK);
-    Rows rows{first, reading.q + at * reading.depth(), reading.state.from(at)};
     for (int64_t key = block; key < stop; key += STEP)
-        attend(reading, rows, head, block, key, std::min(key + STEP, stop));
+        for (int64_t i = 0; i < CHUNK; i += NEAR) {
+            Rows rows{first + i, reading.q + (at + i) * reading.depth(), reading.state.from(at + i)};
+            attend(reading, rows, head, block, key, std::min(key + STEP, stop));
+        }
 }
 
 void finish(const Reading& reading, int64_t head, float* o) {
