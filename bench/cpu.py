@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from bench.where import where
-from engine import Engine, EngineConfig, SamplingParams, load_model
+from engine import Engine, EngineConfig, SamplingParams, best_dtype, load_model
 
 DECODED, LONG, PLAIN_AT_MOST = 32, 40_000, 4096
 
@@ -104,6 +104,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--llama-bench", type=Path)
     parser.add_argument("--gguf", type=Path, nargs="*", default=[])
     parser.add_argument("--out", type=Path, default=Path("bench/results/cpu.json"))
+    parser.add_argument("--dtype", default="float32", help=argparse.SUPPRESS)
     parser.add_argument("--plain", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)  # the child's part
     return parser.parse_args()
@@ -112,8 +113,9 @@ def parse() -> argparse.Namespace:
 def contenders(arguments: argparse.Namespace) -> list[Contender]:
     common = ["--model", str(arguments.model), "--threads", str(arguments.threads)]
     ours = [sys.executable, "-m", "bench.cpu", *common]
+    dtypes = ["bfloat16", "float32"] if best_dtype(arguments.model) == torch.bfloat16 else ["float32"]
     found = [
-        Contender("shiori", [*ours, "--one"]),
+        *(Contender(f"shiori, {dtype}", [*ours, "--dtype", dtype, "--one"]) for dtype in dtypes),
         Contender("shiori, PyTorch", [*ours, "--plain", "--one"], plain=True),
     ]
     for gguf in arguments.gguf:
@@ -136,7 +138,8 @@ def compare(case: Case, all_of_them: list[Contender], rounds: int) -> dict[str, 
 
 def one(arguments: argparse.Namespace, case: Case) -> float:
     torch.set_num_threads(arguments.threads)
-    model = load_model(arguments.model, compiled_kernels=not arguments.plain)
+    dtype = getattr(torch, arguments.dtype)
+    model = load_model(arguments.model, dtype=dtype, compiled_kernels=not arguments.plain)
     engine = Engine(model, EngineConfig(max_slots=3, max_tokens=case.tokens + 4096))
     sequence = at_depth(engine, case.tokens if case.what == "decode" else 0)
     ids = random.Random(0).choices(range(model.config.vocab_size), k=case.tokens)

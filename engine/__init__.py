@@ -15,7 +15,7 @@ from engine.restore import SnapshotMismatch
 from engine.sampler import SamplingParams
 from engine.sequences import SequenceBusy, UnknownSequence
 from engine.state import Exported, Snapshot
-from engine.weights import check_inventory, load_model
+from engine.weights import best_dtype, check_inventory, load_model
 
 __all__ = [
     "BooksError",
@@ -42,6 +42,7 @@ __all__ = [
     "Tag",
     "Token",
     "UnknownSequence",
+    "best_dtype",
     "check_inventory",
     "load_model",
 ]

@@ -36,19 +36,15 @@ def build_model(
         set_threads(torch.get_num_threads())
     triton = _runs_triton(config, device, dtype)
     top = _Take(tensors, "", device, dtype, plain=compile_ or triton, triton=triton)
-    embedding = top("model.embed_tokens.weight")
-    layers = (_layer(config, i, top.under(f"model.layers.{i}.")) for i in range(config.num_layers))
-    weight = embedding if config.tie_word_embeddings else top("lm_head.weight")
-    head = Head(top("model.norm.weight"), weight, config.rms_norm_eps)
     of_layer, of_head = _forms(config, compile_, triton)
-    return KimiLinear(
-        config=config,
-        embedding=embedding,
-        layers=tuple(map(of_layer, layers)),  # one by one: a layer's tensors go when its kernels have theirs
-        head=of_head(head),
-        compiled=compile_,
-        triton=triton,
-    )
+    plain = (_layer(config, i, top.under(f"model.layers.{i}.")) for i in range(config.num_layers))
+    layers = tuple(map(of_layer, plain))  # one by one: a layer's tensors go when its kernels have theirs
+    # An untied embedding last: the head, until it is laid out, takes the memory that this one will.
+    tied = top("model.embed_tokens.weight") if config.tie_word_embeddings else None
+    weight = top("lm_head.weight") if tied is None else tied
+    head = of_head(Head(top("model.norm.weight"), weight, config.rms_norm_eps))
+    embedding = top("model.embed_tokens.weight") if tied is None else tied
+    return KimiLinear(config, embedding, layers, head, compiled=compile_, triton=triton)
 
 
 def _runs_triton(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> bool:

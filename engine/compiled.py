@@ -1,5 +1,8 @@
 """The layers of a model on a CPU in the compiled operations: model.py's, each half of a layer in one call.
 
+Rows, states and every vector are fp32 here. A model in bf16 has its matrices and latents in bf16, and rows are rounded
+where they meet a matrix; the router, whose choice is discrete, and decoding's attention take them as they are.
+
 A row's bits do not depend on the rows beside it here: batches need no padding, and sequences may share a forward.
 """
 
@@ -9,13 +12,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from engine.config import ModelConfig
 from engine.provenance import Tag
 from engine.rows import LatentPages, StateRows
 from kernels.cpu import library as lib
-from kernels.cpu.ops import LANES, Experts, Matrix, call, matmul, pack, rms_norm
+from kernels.cpu.ops import LANES, PANEL, Experts, Matrix, call, matmul, pack, rms_norm
 
 if TYPE_CHECKING:
     from engine import model as plain
@@ -31,8 +35,14 @@ def suits(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> bool
         config.qk_rope_head_dim,
         config.v_head_dim,
     )
-    fits = device.type == "cpu" and dtype == torch.float32 and all(size % LANES == 0 for size in sizes)
-    return fits and lib.library() is not None
+    known = device.type == "cpu" and dtype in (torch.float32, torch.bfloat16)
+    return known and all(size % LANES == 0 for size in sizes) and lib.library() is not None
+
+
+def best_dtype(config: ModelConfig) -> torch.dtype:
+    """bfloat16 where the compiled operations run this model on this CPU and are faster so."""
+    runs = suits(config, torch.device("cpu"), torch.bfloat16)
+    return torch.bfloat16 if runs and lib.bf16_is_faster() else torch.float32
 
 
 @dataclass(frozen=True)
@@ -58,7 +68,7 @@ class Kda:
     @classmethod
     def of(cls, kda: "plain.Kda", norm: Tensor) -> "Kda":
         matrices = [pack(w.plain) for w in (kda.inward, kda.f_b, kda.g_b, kda.o_proj)]
-        vectors = [norm, kda.conv.T.contiguous(), kda.A_log, kda.dt_bias, kda.o_norm]
+        vectors = [x.float() for x in (norm, kda.conv.T.contiguous(), kda.A_log, kda.dt_bias, kda.o_norm)]
         at, *others = [x.data_ptr() for x in vectors]
         sizes = (kda.heads, kda.head_dim, kda.conv.shape[1])
         c = lib.KdaMixer(at, norm.numel(), *(m.c for m in matrices), *others, *sizes, kda.eps)
@@ -83,11 +93,13 @@ class Mla:
     @classmethod
     def of(cls, mla: "plain.Mla", norm: Tensor, eps: float, config: ModelConfig) -> "Mla":
         matrices = [pack(mla.inward.plain), pack(mla.o_proj.plain)]
-        vectors = [norm, mla.latent_norm, mla.kv_b.contiguous()]
+        vectors = [x.float() for x in (norm, mla.latent_norm, mla.kv_b.contiguous())]
+        rounded = _by_pairs(mla, config.qk_nope_head_dim) if mla.kv_b.dtype == torch.bfloat16 else ()
         at, *others = [x.data_ptr() for x in vectors]
+        again = [x.data_ptr() for x in rounded] or [0, 0]
         sizes = (mla.heads, config.qk_nope_head_dim, config.qk_rope_head_dim, mla.rank, mla.value_dim)
-        c = lib.MlaMixer(at, norm.numel(), *(m.c for m in matrices), *others, *sizes, eps, mla.eps)
-        return cls(c, (*matrices, *vectors))
+        c = lib.MlaMixer(at, norm.numel(), *(m.c for m in matrices), *others, *again, *sizes, eps, mla.eps)
+        return cls(c, (*matrices, *vectors, *rounded))
 
     def add(self, x: Tensor, pieces: Pieces, latents: LatentPages) -> None:
         """x [T,D] += the mixer of its norm; the rows' latents are written into the pieces' pages, then read."""
@@ -100,6 +112,12 @@ class Mla:
             latents.tag(piece.table, piece.position, after)
 
 
+def _by_pairs(mla: "plain.Mla", nope: int) -> tuple[Tensor, Tensor]:
+    """kv_b as mla.h has `keys` and `values`."""
+    keys = F.pad(mla.kv_b[:, :nope], (0, -mla.rank % PANEL)).contiguous()
+    return keys, torch.cat([pack(head).data for head in mla.kv_b[:, nope:]])
+
+
 @dataclass(frozen=True)
 class Ffn:
     c: lib.Ffn
@@ -108,14 +126,15 @@ class Ffn:
     @classmethod
     def of(cls, ffn: Any, norm: Tensor, eps: float) -> "Ffn":
         """Of a model.Mlp or model.Moe."""
+        norm = norm.float()
         if not hasattr(ffn, "router"):
             experts = Experts.of([], _swiglu(ffn))
             return cls(lib.Ffn(norm.data_ptr(), norm.numel(), None, None, _first(experts), eps=eps), (norm, experts))
         experts = Experts.of(list(zip(ffn.w1, ffn.w3, ffn.w2, strict=True)), _swiglu(ffn.shared))
-        router = ffn.router.data_ptr(), ffn.bias.data_ptr()
+        router = ffn.router.float(), ffn.bias.float()
         choice = (experts.routed, ffn.top_k, ffn.renormalize, ffn.bias_in_weights, ffn.scale)
-        c = lib.Ffn(norm.data_ptr(), norm.numel(), *router, _first(experts), *choice, eps)
-        return cls(c, (norm, experts, ffn.router, ffn.bias))
+        at = [x.data_ptr() for x in router]
+        return cls(lib.Ffn(norm.data_ptr(), norm.numel(), *at, _first(experts), *choice, eps), (norm, experts, *router))
 
     def add(self, x: Tensor) -> None:
         call("ffn", self.c, x.data_ptr(), x.shape[0])
@@ -161,7 +180,7 @@ class Head:
 
     @classmethod
     def of(cls, head: "plain.Head") -> "Head":
-        return cls(head.norm, pack(head.weight), head.eps)
+        return cls(head.norm.float(), pack(head.weight), head.eps)
 
     def logits(self, hidden: Tensor) -> Tensor:
         return matmul(rms_norm(hidden, self.norm, self.eps), self.matrix)

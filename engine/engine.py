@@ -30,7 +30,7 @@ class Engine:
     def __init__(self, model: KimiLinear, config: EngineConfig | None = None) -> None:
         self.model, self.config = model, config or EngineConfig()
         memory.require(self.config, model.config, model.device, model.dtype)
-        self.pools = Pools(model.config, self.config, model.device, model.dtype)
+        self.pools = Pools(model.config, self.config, model.device, model.dtype, model.tail_dtype)
         self._cache = Cache(self.config.max_slots, self.config.pages, self.config.page_tokens)
         self._sequences = Sequences(self._cache, self.pools)
         self._runner = Runner(model, self.config, self.pools, self._sequences)

@@ -11,6 +11,7 @@ from engine.model import KimiLinear
 from engine.pools import Pools
 from kernels import REVISION, gpu
 from kernels import cpu as compiled
+from kernels.cpu.ops import order_of_sums
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,12 @@ def describe(model: KimiLinear, config: EngineConfig, pools: Pools, cache: Cache
 
 
 def _contract(model: KimiLinear, config: EngineConfig) -> dict[str, str]:
-    """The compiled kernels give the same bits on every processor, in any number of threads, in any company."""
+    """The compiled kernels give the same bits in any number of threads, in any company, and of fp32 on every processor;
+    of bf16 on those that sum in the same order."""
     common = {"dtype": str(model.dtype).removeprefix("torch."), "grid": str(config.grid)}
     if model.compiled:
-        return common | {"kernels": compiled.REVISION}
+        order = {"products": order_of_sums()} if model.dtype == torch.bfloat16 else {}
+        return common | order | {"kernels": compiled.REVISION}
     cuda = model.device.type == "cuda"
     threads = "any" if cuda or model.config.any_threads else str(torch.get_num_threads())
     libraries = {"triton": _version("triton")} if cuda else {}

@@ -43,7 +43,8 @@ class Budget:
         memory = devices.memory(device)
         reserve = memory.total // 10 if device.type == "cuda" else _HOST_RESERVE
         page = page_bytes(model, engine.page_tokens, dtype)
-        return cls(device, memory.free, reserve, slot_bytes(model, dtype), page)
+        tail_dtype = torch.float32 if device.type == "cpu" else dtype  # at most: KimiLinear.tail_dtype
+        return cls(device, memory.free, reserve, slot_bytes(model, tail_dtype), page)
 
     @property
     def left(self) -> int:

@@ -221,9 +221,15 @@ class KimiLinear:
     def dtype(self) -> torch.dtype:
         return self.embedding.dtype
 
+    @property
+    def tail_dtype(self) -> torch.dtype:
+        """Of what a convolution keeps: rows that have met a matrix."""
+        return torch.float32 if self.compiled else self.dtype
+
     def forward(self, batch: Batch, pools: Pools) -> Tensor:
         """Runs the batch's rows and advances every state in ``pools`` -> hidden rows [T,D] before the last norm."""
         x = self.embedding[batch.ids]
+        x = x.float() if self.compiled else x
         states, pages = iter(pools.states), iter(pools.pages)
         pieces = self._pieces(batch)
         for layer in self.layers:

@@ -33,17 +33,24 @@ class LatentCopy(NamedTuple):
 
 class Pools:
     kda: Tensor  # [Lk, slots, H, K, V] fp32
-    conv: Tensor  # [Lk, slots, W-1, 3C]
+    conv: Tensor  # [Lk, slots, W-1, 3C], tail_dtype
     latents: Tensor  # [Lm, pages, page_tokens, R+r]
     states: tuple[StateRows, ...]  # [Lk] the same, layer by layer
     pages: tuple[LatentPages, ...]  # [Lm]
 
-    def __init__(self, model: ModelConfig, engine: EngineConfig, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        model: ModelConfig,
+        engine: EngineConfig,
+        device: torch.device,
+        dtype: torch.dtype,
+        tail_dtype: torch.dtype,
+    ) -> None:
         H, K, layers, slots = model.kda_heads, model.kda_head_dim, len(model.kda_layers), engine.max_slots
         tail = (layers, slots, model.conv_width - 1, 3 * model.kda_width)
         pages = (len(model.mla_layers), engine.pages, engine.page_tokens, model.latent_width)
         self.kda = torch.empty(layers, slots, H, K, K, device=device, dtype=torch.float32)
-        self.conv = torch.empty(tail, device=device, dtype=dtype)
+        self.conv = torch.empty(tail, device=device, dtype=tail_dtype)
         self.latents = torch.empty(pages, device=device, dtype=dtype)
         self.states = tuple(
             StateRows(f"KDA layer {number}", self.kda[i], self.conv[i], [BLANK] * slots)

@@ -128,10 +128,15 @@ def save_sparse_checkpoint(folder: str | Path, fields: dict[str, Any], shard_byt
 _NAMES = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32"}
 
 
-def tiny_model(seed: int = 0, fields: dict[str, Any] | None = None, compiled_kernels: bool = True) -> KimiLinear:
-    """A random model of every layer kind on the CPU in fp32; ``fields`` replaces parts of its config.json."""
+def tiny_model(
+    seed: int = 0,
+    fields: dict[str, Any] | None = None,
+    compiled_kernels: bool = True,
+    dtype: torch.dtype = torch.float32,
+) -> KimiLinear:
+    """A random model of every layer kind on the CPU; ``fields`` replaces parts of its config.json."""
     config, cpu = ModelConfig.from_dict(TINY | (fields or {})), torch.device("cpu")
-    return build_model(config, random_tensors(config, seed), cpu, torch.float32, compiled_kernels)
+    return build_model(config, random_tensors(config, seed), cpu, dtype, compiled_kernels)
 
 
 def save_random_checkpoint(folder: str | Path, config: dict[str, Any] | None = None, seed: int = 0) -> Path:

@@ -18,13 +18,19 @@ HERE = Path(__file__).parent
 FOLDER = HERE / "built"
 # No fused, reordered or approximate arithmetic but what the source says: vec.h.
 FLAGS = ["-std=c++20", "-O3", "-fPIC", "-shared", "-pthread", "-ffp-contract=off", "-fno-math-errno"]
-VARIANTS = {  # the best first; -march of each
-    "x86_64": {"avx512": "x86-64-v4", "avx2": "x86-64-v3"},
-    "aarch64": {"neon": "armv8-a"},
+_BF16 = "-mavx512bf16"
+VARIANTS = {  # the best first; what the compiler is told of each
+    "x86_64": {
+        "amx": ["-march=x86-64-v4", _BF16, "-mamx-tile", "-mamx-bf16"],
+        "avx512_bf16": ["-march=x86-64-v4", _BF16],
+        "avx512": ["-march=x86-64-v4"],
+        "avx2": ["-march=x86-64-v3"],
+    },
+    "aarch64": {"neon": ["-march=armv8-a"]},
 }
 
 
-def variants() -> dict[str, str]:
+def variants() -> dict[str, list[str]]:
     return VARIANTS.get(platform.machine(), {})
 
 
@@ -62,7 +68,7 @@ def _compile(variant: str) -> None:
     command = [
         compiler(),
         *FLAGS,
-        f"-march={variants()[variant]}",
+        *variants()[variant],
         *sorted(map(str, HERE.glob("*.cpp"))),
         "-o",
         str(made),

@@ -3,6 +3,7 @@
 #include <utility>
 #include <vector>
 
+#include "bf16.h"
 #include "ops.h"
 #include "pool.h"
 #include "vec.h"
@@ -14,15 +15,22 @@ constexpr int64_t ROWS = 32;  // a task's, when routing
 /// The rows of one expert, and their inner activations one after another.
 struct Visit {
     const Expert* expert;
+    std::vector<int64_t> rows;
     std::vector<const float*> x;
     std::vector<float*> y;
     std::vector<float> weight;
-    float* hidden;
+    float* hidden;           // [rows, inner], or where matrices are of pairs:
+    uint16_t* from;          // the rows themselves, rounded [rows, deep(width)]
+    uint16_t* rounded;       // hidden, rounded [rows, deep(inner)]
+
+    int64_t count() const { return x.size(); }
     int64_t inner() const { return expert->gate.columns; }
+    bool pairs() const { return expert->gate.form == PAIRS; }
+    int64_t most() const { return (count() + bf16::BESIDE - 1) / bf16::BESIDE * bf16::BESIDE; }
 };
 
-float* scratch(int64_t size) {
-    static thread_local std::vector<float> memory;
+template <class T> T* scratch(int64_t size) {
+    static thread_local std::vector<T> memory;
     if (int64_t(memory.size()) < size) memory.resize(size);
     return memory.data();
 }
@@ -31,7 +39,7 @@ float* scratch(int64_t size) {
 void inner_units(const Visit& visit, int64_t panel, int64_t panels) {
     thread_local std::vector<float> gates;
     thread_local std::vector<float*> gate_rows, up_rows;
-    int64_t count = visit.x.size(), most = panels * 32, first = panel * 32;
+    int64_t count = visit.count(), most = panels * 32, first = panel * 32;
     int64_t units = std::min(most, visit.inner() - first);
     if (int64_t(gates.size()) < count * most) gates.resize(count * most);
     gate_rows.resize(count), up_rows.resize(count);
@@ -50,9 +58,42 @@ void inner_units(const Visit& visit, int64_t panel, int64_t panels) {
         }
 }
 
+/// The same with rows and results rounded. Units behind the last are zeros, since their weights are.
+void rounded_units(const Visit& visit, int64_t panel, int64_t panels) {
+    constexpr int64_t NEAR = 64;  // rows
+    alignas(64) float gate[NEAR * 32], up[NEAR * 32];  // or a single row's four panels
+    const Panels &gates = visit.expert->gate, &ups = visit.expert->up;
+    int64_t deep = bf16::deep(gates.depth), inner = bf16::deep(visit.inner());
+    const bf16::Tiles tiles(visit.count());
+    if (visit.count() == 1) {
+        int64_t count = std::min(panels, panels_of(visit.inner()) - panel), at = panel * deep * 32;
+        bf16::product_of_one(visit.from, static_cast<const uint16_t*>(gates.data) + at, count, deep, gate);
+        bf16::product_of_one(visit.from, static_cast<const uint16_t*>(ups.data) + at, count, deep, up);
+        for (int64_t u = 0; u < count * 32; u += LANES)
+            bf16::store_rounded(visit.rounded + panel * 32 + u,
+                                silu(load(gate + u)) * load(up + u) * set1(visit.weight[0]));
+        return;
+    }
+    for (int64_t p = panel; p < std::min(panel + panels, panels_of(visit.inner())); p++)
+        for (int64_t done = 0; done < visit.count(); done += NEAR) {
+            int64_t count = std::min(NEAR, visit.count() - done);
+            const uint16_t* x = visit.from + done * deep;
+            bf16::product(x, deep, count, static_cast<const uint16_t*>(gates.data) + p * deep * 32, deep, gate, 32);
+            bf16::product(x, deep, count, static_cast<const uint16_t*>(ups.data) + p * deep * 32, deep, up, 32);
+            for (int64_t i = 0; i < count; i++)
+                for (int64_t u = 0; u < 32; u += LANES)
+                    bf16::store_rounded(visit.rounded + (done + i) * inner + p * 32 + u,
+                                        silu(load(gate + i * 32 + u)) * load(up + i * 32 + u) *
+                                            set1(visit.weight[done + i]));
+        }
+}
+
 void add_outputs(const Visit& visit, int64_t panel, int64_t panels) {
+    if (visit.pairs())
+        return multiply_pairs(visit.rounded, {nullptr, visit.y.data(), visit.count()}, visit.expert->down, panel,
+                              panels, true);
     thread_local std::vector<const float*> hidden;
-    int64_t count = visit.x.size();
+    int64_t count = visit.count();
     hidden.resize(count);
     for (int64_t i = 0; i < count; i++) hidden[i] = visit.hidden + i * visit.inner();
     multiply_panels({hidden.data(), visit.y.data(), count}, visit.expert->down, panel, panels, true);
@@ -65,7 +106,8 @@ std::vector<Visit> visits_of(const float* x, int64_t ld_x, int64_t rows, const i
     std::vector<Visit> visits(count + (shared ? 1 : 0));
     auto add = [&](int64_t e, int64_t row, float weight) {
         Visit& visit = visits[e];
-        visit.x.push_back(x + row * ld_x), visit.y.push_back(y + row * ld_y), visit.weight.push_back(weight);
+        visit.rows.push_back(row), visit.weight.push_back(weight);
+        visit.x.push_back(x + row * ld_x), visit.y.push_back(y + row * ld_y);
     };
     for (int64_t row = 0; row < rows; row++) {
         for (int64_t i = 0; i < top_k; i++) add(indices[row * top_k + i], row, weights[row * top_k + i]);
@@ -74,6 +116,27 @@ std::vector<Visit> visits_of(const float* x, int64_t ld_x, int64_t rows, const i
     for (size_t e = 0; e < visits.size(); e++) visits[e].expert = experts + e;
     std::erase_if(visits, [](const Visit& visit) { return visit.x.empty(); });
     return visits;
+}
+
+/// Memory for what the visits' rows become. Rounded: the rows of x once, then of each visit its own, side by side.
+void give_memory(std::vector<Visit>& visits, const float* x, int64_t ld_x, int64_t rows) {
+    if (!visits[0].pairs()) {
+        int64_t size = 0;
+        for (auto& visit : visits) size += visit.count() * visit.inner();
+        float* hidden = scratch<float>(size);
+        for (auto& visit : visits) visit.hidden = hidden, hidden += visit.count() * visit.inner();
+        return;
+    }
+    int64_t width = visits[0].expert->gate.depth, deep = bf16::deep(width), size = (rows + bf16::BESIDE) * deep;
+    for (auto& visit : visits) size += visit.most() * (deep + bf16::deep(visit.inner()));
+    uint16_t *all = scratch<uint16_t>(size), *next = all + (rows + bf16::BESIDE) * deep;
+    bf16::round_rows(x, ld_x, rows, width, all);
+    for (auto& visit : visits) {
+        visit.from = visit.count() == rows ? all : next, next += visit.most() * deep;
+        visit.rounded = next, next += visit.most() * bf16::deep(visit.inner());
+        for (int64_t i = 0; visit.from != all && i < visit.count(); i++)
+            std::copy_n(all + visit.rows[i] * deep, deep, visit.from + i * deep);
+    }
 }
 
 void score(const float* x, int64_t width, const float* router, const float* bias, int64_t experts, bool bias_in_weights,
@@ -123,16 +186,18 @@ extern "C" void shiori_experts(const float* x, int64_t ld_x, int64_t rows, const
                                int64_t ld_y) {
     auto visits = visits_of(x, ld_x, rows, indices, weights, top_k, experts, count, shared, y, ld_y);
     if (visits.empty()) return;
+    give_memory(visits, x, ld_x, rows);
     int64_t size = 0, width = visits[0].expert->down.columns, group = panels_a_task(rows);
-    for (auto& visit : visits) size += visit.x.size() * visit.inner();
-    float* hidden = scratch(size);
     std::vector<std::pair<const Visit*, int64_t>> tasks;
     for (auto& visit : visits) {
-        visit.hidden = hidden, hidden += visit.x.size() * visit.inner();
+        size += visit.count() * visit.inner();
         for (int64_t panel = 0; panel < panels_of(visit.inner()); panel += group) tasks.emplace_back(&visit, panel);
     }
-    parallel_if_worth(2 * size * width, int(tasks.size()),
-                      [&](int i) { inner_units(*tasks[i].first, tasks[i].second, group); });
+    parallel_if_worth(2 * size * width, int(tasks.size()), [&](int i) {
+        auto [visit, panel] = tasks[i];
+        if (visit->pairs()) rounded_units(*visit, panel, group);
+        else inner_units(*visit, panel, group);
+    });
     parallel_if_worth(size * width, int(tasks_of(width, rows)), [&](int task) {  // a column is one task's: no races
         for (auto& visit : visits) add_outputs(visit, task * group, group);
     });

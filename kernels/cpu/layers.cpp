@@ -3,6 +3,7 @@
 #include <cstring>
 #include <vector>
 
+#include "bf16.h"
 #include "ops.h"
 
 namespace {
@@ -28,6 +29,7 @@ struct MlaMixer {
     int64_t width;
     Panels inward, o_proj;  // inward: q [h (N + r)], latent [R], shared key part [r]
     const float *latent_norm, *kv_b;
+    const uint16_t *keys, *values;  // kv_b once more (mla.h) where pages are of bf16, else null
     int64_t heads, nope, rope, rank, value_dim;
     float eps, latent_eps;
 };
@@ -60,6 +62,16 @@ float* product(int which, const float* x, int64_t ld_x, int64_t rows, const Pane
     return y;
 }
 
+/// Writes a latent at its place in the pages.
+void keep(const float* latent, int64_t width, void* pages, int64_t place, bool rounded) {
+    if (!rounded) {
+        std::memcpy(static_cast<float*>(pages) + place, latent, width * sizeof(float));
+        return;
+    }
+    uint16_t* to = static_cast<uint16_t*>(pages) + place;
+    for (int64_t i = 0; i < width; i += LANES) bf16::store_rounded(to + i, load(latent + i));
+}
+
 }  // namespace
 
 /// x [rows, width] += the mixer of its norm. states [slots, H, K, K] and tails [slots, taps - 1, 3C]: the pieces' slots
@@ -81,9 +93,10 @@ extern "C" void shiori_kda_mixer(const KdaMixer* m, float* x, int64_t rows, cons
     shiori_matmul(o, C, rows, &m->o_proj, x, m->width, 1);
 }
 
-/// x [rows, width] += the mixer of its norm. The rows' latents are written into pages [P, page_tokens, R + r], then read.
+/// x [rows, width] += the mixer of its norm. The rows' latents are written into pages [P, page_tokens, R + r] (bf16
+/// where the mixer has `keys`), then read.
 extern "C" void shiori_mla_mixer(const MlaMixer* m, float* x, int64_t rows, const Piece* pieces, int64_t count,
-                                 float* pages, int64_t page_tokens) {
+                                 void* pages, int64_t page_tokens) {
     int64_t ld = m->inward.columns, latent = m->rank + m->rope, out = m->heads * m->value_dim;
     const float* u = normed(x, rows, m->width, m->norm, m->eps);
     float* y = product(1, u, m->width, rows, m->inward);
@@ -92,11 +105,18 @@ extern "C" void shiori_mla_mixer(const MlaMixer* m, float* x, int64_t rows, cons
     for (const Piece* p = pieces; p < pieces + count; p++) {
         for (int64_t i = 0; i < p->count; i++) {
             int64_t at = p->position + i, page = p->table[at / page_tokens];
-            std::memcpy(pages + (page * page_tokens + at % page_tokens) * latent, latents + (p->first + i) * ld,
-                        latent * sizeof(float));
+            int64_t place = (page * page_tokens + at % page_tokens) * latent;
+            keep(latents + (p->first + i) * ld, latent, pages, place, m->keys);
         }
-        shiori_mla(y + p->first * ld, ld, pages, page_tokens, p->table, p->position + p->count, m->kv_b, p->count,
-                   m->heads, m->nope, m->rope, m->rank, m->value_dim, o + p->first * out, out);
+        const float* q = y + p->first * ld;
+        float* out_row = o + p->first * out;
+        if (m->keys)
+            shiori_mla_rounded(q, ld, static_cast<const uint16_t*>(pages), page_tokens, p->table,
+                               p->position + p->count, m->kv_b, m->keys, m->values, p->count, m->heads, m->nope,
+                               m->rope, m->rank, m->value_dim, out_row, out);
+        else
+            shiori_mla(q, ld, static_cast<const float*>(pages), page_tokens, p->table, p->position + p->count, m->kv_b,
+                       p->count, m->heads, m->nope, m->rope, m->rank, m->value_dim, out_row, out);
     }
     shiori_matmul(o, out, rows, &m->o_proj, x, m->width, 1);
 }

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "bf16.h"
 #include "pool.h"
 #include "tile.h"
 
@@ -82,17 +83,56 @@ void one_row_wide(const Rows& rows, const Panels& w, int64_t number, int64_t cou
 
 void one_panel(const Rows& rows, const Panels& w, int64_t number, bool add) {
     int64_t size = w.depth * PANEL;
-    if (!w.bf16) return all_rows(rows, static_cast<const float*>(w.data) + number * size, w, number, add);
+    if (w.form == FP32) return all_rows(rows, static_cast<const float*>(w.data) + number * size, w, number, add);
     const uint16_t* panel = static_cast<const uint16_t*>(w.data) + number * size;
     if (rows.count >= MANY) return all_rows(rows, widened(panel, size), w, number, add);
     all_rows(rows, panel, w, number, add);
 }
 
+constexpr int64_t NEAR = 64;  // rows whose results of a panel stay in L1
+
+void one_panel_of_pairs(const uint16_t* x, const Rows& rows, const uint16_t* panel, int64_t deep, int64_t first,
+                        int64_t columns, bool add) {
+    alignas(64) float y[NEAR * PANEL];
+    if (!add && rows.apart && columns - first >= PANEL)
+        return bf16::product(x, deep, rows.count, panel, deep, rows.y[0] + first, rows.apart);
+    for (int64_t done = 0; done < rows.count; done += NEAR) {
+        int64_t count = std::min(NEAR, rows.count - done);
+        bf16::product(x + done * deep, deep, count, panel, deep, y, PANEL);
+        for (int64_t r = 0; r < count; r++)
+            for (int64_t v = 0; v < PANEL; v += LANES)
+                put(rows.y[done + r] + first + v, load(y + r * PANEL + v), columns - first - v, add);
+    }
+}
+
+/// Memory of this thread that only grows, for rounded rows.
+uint16_t* rounded_rows(int64_t rows, int64_t depth) {
+    thread_local std::vector<uint16_t> kept;
+    int64_t size = (rows + bf16::BESIDE - 1) / bf16::BESIDE * bf16::BESIDE * bf16::deep(depth);
+    if (int64_t(kept.size()) < size) kept.resize(size);
+    return kept.data();
+}
+
 }  // namespace
+
+void multiply_pairs(const uint16_t* x, const Rows& rows, const Panels& w, int64_t first, int64_t count, bool add) {
+    int64_t deep = bf16::deep(w.depth), last = std::min(first + count, panels_of(w.columns));
+    const uint16_t* panels = static_cast<const uint16_t*>(w.data);
+    const bf16::Tiles tiles(rows.count);
+    if (rows.count == 1) {
+        alignas(64) float y[4 * PANEL];
+        bf16::product_of_one(x, panels + first * deep * PANEL, last - first, deep, y);
+        for (int64_t v = 0; v < (last - first) * PANEL; v += LANES)
+            put(rows.y[0] + first * PANEL + v, load(y + v), w.columns - first * PANEL - v, add);
+        return;
+    }
+    for (int64_t panel = first; panel < last; panel++)
+        one_panel_of_pairs(x, rows, panels + panel * deep * PANEL, deep, panel * PANEL, w.columns, add);
+}
 
 void multiply_panels(const Rows& rows, const Panels& w, int64_t first, int64_t count, bool add) {
     count = std::min(count, panels_of(w.columns) - first);
-    if (rows.count == 1 && w.bf16) return one_row_wide<uint16_t>(rows, w, first, count, add);
+    if (rows.count == 1 && w.form == BF16) return one_row_wide<uint16_t>(rows, w, first, count, add);
     if (rows.count == 1) return one_row_wide<float>(rows, w, first, count, add);
     for (int64_t panel = first; panel < first + count; panel++) one_panel(rows, w, panel, add);
 }
@@ -103,10 +143,24 @@ extern "C" void shiori_matmul(const float* x, int64_t ld_x, int64_t rows, const 
     std::vector<const float*> from(rows);
     std::vector<float*> to(rows);
     for (int64_t i = 0; i < rows; i++) from[i] = x + i * ld_x, to[i] = y + i * ld_y;
-    Rows all{from.data(), to.data(), rows};
+    Rows all{from.data(), to.data(), rows, ld_y};
     int64_t group = panels_a_task(rows);
-    parallel_if_worth(rows * w->depth * w->columns, int(tasks_of(w->columns, rows)),
-                      [&](int task) { multiply_panels(all, *w, task * group, group, add); });
+    uint16_t* rounded = w->form == PAIRS ? rounded_rows(rows, w->depth) : nullptr;
+    if (rounded) bf16::round_rows(x, ld_x, rows, w->depth, rounded);
+    parallel_if_worth(rows * w->depth * w->columns, int(tasks_of(w->columns, rows)), [&](int task) {
+        if (rounded) multiply_pairs(rounded, all, *w, task * group, group, add);
+        else multiply_panels(all, *w, task * group, group, add);
+    });
+}
+
+/// Lays w [columns, depth] bf16 out in panels of pairs.
+extern "C" void shiori_pack_pairs(const uint16_t* w, int64_t columns, int64_t depth, uint16_t* out) {
+    int64_t deep = bf16::deep(depth);
+    std::fill_n(out, panels_of(columns) * PANEL * deep, uint16_t(0));
+    for (int64_t column = 0; column < columns; column++) {
+        uint16_t* to = out + column / PANEL * PANEL * deep + column % PANEL * 2;
+        for (int64_t k = 0; k < depth; k++) to[k / 2 * 2 * PANEL + k % 2] = w[column * depth + k];
+    }
 }
 
 /// Lays w [columns, depth] fp32 out in panels. bf16: keeps the upper halves, which must be all there is of a number.

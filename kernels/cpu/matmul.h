@@ -3,10 +3,16 @@
 
 #include <cstdint>
 
+enum Form : int64_t {
+    FP32 = 0,
+    BF16 = 1,   // stored as bf16, widened on the way in: rows of x are fp32
+    PAIRS = 2,  // [depth / 2][32][2] bf16, the depth filled up with zeros to a multiple of 32: rows of x are rounded (bf16.h)
+};
+
 struct Panels {
     const void* data;  // [ceil(columns / 32)][depth][32], bf16 (as uint16) or fp32
     int64_t columns, depth;
-    int64_t bf16;
+    int64_t form;
 };
 
 /// Where a row of a product comes from and where it goes.
@@ -14,6 +20,7 @@ struct Rows {
     const float* const* x;  // [count] rows of `depth` floats
     float* const* y;        // [count] where column 0 of each row's result lies
     int64_t count;
+    int64_t apart = 0;      // floats from each row's result to the next one's, where that is always the same
 };
 
 inline int64_t panels_of(int64_t columns) { return (columns + 31) / 32; }
@@ -27,3 +34,6 @@ inline int64_t tasks_of(int64_t columns, int64_t rows) {
 /// The columns of the panels first ... first + count - 1 (those that there are; count <= 4) for all rows: y = x W, or
 /// y += x W. Runs in the calling thread.
 void multiply_panels(const Rows& rows, const Panels& w, int64_t first, int64_t count, bool add);
+
+/// The same for a matrix of pairs: x [count, depth] rounded, filled up as bf16.h says; rows.x is not looked at.
+void multiply_pairs(const uint16_t* x, const Rows& rows, const Panels& w, int64_t first, int64_t count, bool add);

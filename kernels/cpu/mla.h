@@ -4,16 +4,21 @@
 #include <cstdint>
 #include <vector>
 
+#include "bf16.h"
+
 namespace mla {
 
 constexpr int64_t CHUNK = 64;   // rows looked at together, counted from the call's first row
 constexpr int64_t STEP = 256;   // keys between two looks at a row's maximum, counted from the sequence's start
 
 struct Call {
-    const float* pages;
+    const float* pages;        // one of the two is null
+    const uint16_t* rounded;   // pages of bf16
     int64_t page_tokens;  // a power of two
     const int64_t* table;
     const float* kv_b;
+    const uint16_t* keys;      // [h][N][deep(R)] the rows of kv_b that make keys, as bf16, when pages are
+    const uint16_t* values;    // [h][ceil(V / 32)][deep(R) / 2][32][2] those that make values
     int64_t h, N, r, R, V, ld_q, ld_o;
     float scale;
 
@@ -21,14 +26,26 @@ struct Call {
     int64_t key_width() const { return N + r; }
     const float* key_rows(int64_t head) const { return kv_b + head * (N + V) * R; }
     const float* value_rows(int64_t head) const { return key_rows(head) + N * R; }
-    const float* latent(int64_t s) const {
+    /// Where the latent of token s begins, in numbers from the first page's first.
+    int64_t place(int64_t s) const {
         int64_t page = table[s >> __builtin_ctzll(page_tokens)];
-        return pages + (page * page_tokens + (s & (page_tokens - 1))) * width();
+        return (page * page_tokens + (s & (page_tokens - 1))) * width();
+    }
+    const float* latent(int64_t s) const { return pages + place(s); }
+    const uint16_t* rounded_latent(int64_t s) const { return rounded + place(s); }
+
+    /// Brings a latent on its way into L2: by itself the machine does not look beyond 4 KB.
+    void ask_for(int64_t s) const {
+        const char* at = pages ? (const char*)latent(s) : (const char*)rounded_latent(s);
+        for (int64_t d = 0, bytes = width() * (pages ? 4 : 2); d < bytes; d += 64) __builtin_prefetch(at + d, 0, 2);
     }
 };
 
 /// A segment's rows by keys and values expanded from the latents: q, o its first row, length with its last row.
 void expanded(const Call& call, const float* q, int64_t T, int64_t length, float* o);
+
+/// The same with products of bf16 numbers, for pages of them.
+void expanded_rounded(const Call& call, const float* q, int64_t T, int64_t length, float* o);
 
 /// A segment's last rows, fewer than CHUNK, by queries that meet the latents themselves.
 void absorbed(const Call& call, const float* q, int64_t T, int64_t length, float* o);
@@ -63,6 +80,9 @@ struct Keys {
     int64_t v_keys;
 };
 
+/// A row's maximum rises to `top`.
+void fade(const State& row, float top);
+
 void attend(const Group& group, const Keys& keys);
 
 /// One row's scores [count] become weights; its maximum, mass and sum follow. Scores from `seen` on count as -inf.
@@ -78,15 +98,16 @@ void product(const float* const* x, int64_t rows, const float* panel, int64_t de
 /// Latents start .. start + 32 as a panel [R + r][32]; zeros from `length` on.
 void transpose(const Call& call, int64_t start, int64_t length, float* panel);
 
-/// Brings a latent on its way into L2: by itself the machine does not look beyond 4 KB.
-inline void ask_for(const float* latent, int64_t width) {
-    for (int64_t d = 0; d < width; d += 64 / int64_t(sizeof(float))) __builtin_prefetch(latent + d, 0, 2);
-}
-
 inline int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
-/// At least `count` floats that only this use of this thread has; they stay allocated.
-inline float* room(std::vector<float>& scratch, int64_t count) {
+/// Latents start .. start + count one by one: where they lie, or widened into `copy` [count][R + r].
+void rows_of(const Call& call, int64_t start, int64_t count, float* copy, const float** x);
+
+/// x, `count` <= 32 rows of `width` words of 32 bits, the other way round: panel [width][32], zeros behind the rows.
+void turn(const float* const* x, int64_t count, int64_t width, float* panel);
+
+/// At least `count` numbers that only this use of this thread has; they stay allocated.
+template <class T> T* room(std::vector<T>& scratch, int64_t count) {
     if (int64_t(scratch.size()) < count) scratch.resize(count);
     return scratch.data();
 }

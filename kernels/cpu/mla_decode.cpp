@@ -62,17 +62,22 @@ void absorb(const Queries& queries, const float* q, int64_t head) {
 
 /// Latents start .. stop as panels of keys, and their first R numbers as panels of values [C / 32][STEP][32].
 void lay_out(const Queries& queries, int64_t start, int64_t stop, float* k, float* v) {
+    thread_local std::vector<float> scratch;
     const Call& call = queries.call;
+    float* copy = room(scratch, PANEL * call.width());
+    const float* x[PANEL];
     for (int64_t s = start; s < stop; s += PANEL) {
         int64_t next = std::min(s + PANEL, queries.length), behind = std::min(next + PANEL, queries.length);
-        for (int64_t i = next; i < behind; i++) ask_for(call.latent(i), call.width());
-        transpose(call, s, stop, k + (s - start) * call.width());
-    }
-    for (int64_t c = 0; c < queries.columns(); c += PANEL) {
-        float* panel = v + c * STEP;
-        int64_t count = std::min<int64_t>(PANEL, call.R - c);
-        for (int64_t s = start; s < stop; s++, panel += PANEL)
-            std::fill(std::copy_n(call.latent(s) + c, count, panel), panel + PANEL, 0.0f);
+        for (int64_t i = next; i < behind; i++) call.ask_for(i);
+        int64_t count = std::min<int64_t>(PANEL, stop - s);
+        rows_of(call, s, count, copy, x);
+        turn(x, count, call.width(), k + (s - start) * call.width());
+        for (int64_t c = 0; c < queries.columns(); c += PANEL) {
+            float* panel = v + c * STEP + (s - start) * PANEL;
+            int64_t wide = std::min<int64_t>(PANEL, call.R - c);
+            for (int64_t i = 0; i < count; i++, panel += PANEL)
+                std::fill(std::copy_n(x[i] + c, wide, panel), panel + PANEL, 0.0f);
+        }
     }
 }
 

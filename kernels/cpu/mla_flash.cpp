@@ -43,8 +43,8 @@ void add_values(const float* weights, const Group& group, const Keys& keys) {
         store(state.acc + i, load(state.acc + i) + load(sums + i));
 }
 
-/// Four numbers of four latents, the other way round.
-void turn(const float* const* x, int64_t c, float* panel) {
+/// Four words of four rows, the other way round.
+void turn_four(const float* const* x, int64_t c, float* panel) {
     using Four = float __attribute__((vector_size(16)));
     Four a, b, d, e;
     std::memcpy(&a, x[0] + c, 16), std::memcpy(&b, x[1] + c, 16);
@@ -57,14 +57,14 @@ void turn(const float* const* x, int64_t c, float* panel) {
     for (int i = 0; i < 4; i++) std::memcpy(panel + i * PANEL, &turned[i], 16);
 }
 
+}  // namespace
+
 void fade(const State& row, float top) {
     Vec factor = exp(set1(*row.peak - top));
     store(row.mass, load(row.mass) * factor);
     for (int64_t c = 0; c < row.columns; c += LANES) store(row.acc + c, load(row.acc + c) * factor);
     *row.peak = top;
 }
-
-}  // namespace
 
 void product(const float* const* x, int64_t rows, const float* panel, int64_t depth, float* y, int64_t ld_y,
              bool go_on) {
@@ -117,16 +117,33 @@ void attend(const Group& group, const Keys& keys) {
     add_values(scores, group, keys);
 }
 
-void transpose(const Call& call, int64_t start, int64_t length, float* panel) {
-    int64_t count = std::min<int64_t>(PANEL, length - start), width = call.width();
-    const float* x[PANEL];
-    for (int64_t i = 0; i < count; i++) x[i] = call.latent(start + i);
+void rows_of(const Call& call, int64_t start, int64_t count, float* copy, const float** x) {
+    for (int64_t i = 0; i < count; i++) {
+        if (call.pages) {
+            x[i] = call.latent(start + i);
+            continue;
+        }
+        const uint16_t* latent = call.rounded_latent(start + i);
+        float* row = copy + i * call.width();
+        for (int64_t d = 0; d < call.width(); d += LANES) store(row + d, load_bf16(latent + d));
+        x[i] = row;
+    }
+}
+
+void turn(const float* const* x, int64_t count, int64_t width, float* panel) {
     if (count < PANEL) std::fill_n(panel, width * PANEL, 0.0f);
     int64_t fours = width / 4 * 4, quads = count / 4 * 4;
     for (int64_t i = 0; i < quads; i += 4)
-        for (int64_t c = 0; c < fours; c += 4) turn(x + i, c, panel + c * PANEL + i);
+        for (int64_t c = 0; c < fours; c += 4) turn_four(x + i, c, panel + c * PANEL + i);
     for (int64_t i = 0; i < count; i++)
         for (int64_t c = i < quads ? fours : 0; c < width; c++) panel[c * PANEL + i] = x[i][c];
+}
+
+void transpose(const Call& call, int64_t start, int64_t length, float* panel) {
+    int64_t count = std::min<int64_t>(PANEL, length - start);
+    const float* x[PANEL];
+    rows_of(call, start, count, nullptr, x);
+    turn(x, count, call.width(), panel);
 }
 
 }  // namespace mla

@@ -149,12 +149,14 @@ void add(const float* scores, int64_t rows, const Call& call, const float* laten
     }
 }
 
-/// A step's latents one after another: where they lie, or a copy where a page is smaller than a step.
+/// A step's latents one after another: where they lie, or a copy where a page is smaller than a step or of bf16.
 const float* latents_of(const Call& call, int64_t start, int64_t count) {
     thread_local std::vector<float> scratch;
-    if (call.page_tokens >= NEAR) return call.latent(start);
+    if (call.pages && call.page_tokens >= NEAR) return call.latent(start);
     float* copy = room(scratch, NEAR * call.width());
-    for (int64_t i = 0; i < count; i++) std::copy_n(call.latent(start + i), call.width(), copy + i * call.width());
+    const float* x[NEAR];
+    rows_of(call, start, count, copy, x);
+    for (int64_t i = 0; call.pages && i < count; i++) std::copy_n(x[i], call.width(), copy + i * call.width());
     return copy;
 }
 
@@ -175,7 +177,7 @@ void piece_of_one(const Call& call, const float* q, int64_t apart, int64_t from,
         int64_t count = std::min(NEAR, to - start);
         const float* latents = latents_of(call, start, count);
         int64_t next = std::min(start + AHEAD, to), behind = std::min(next + NEAR, to);
-        for (int64_t i = next; i < behind; i++) ask_for(call.latent(i), call.width());
+        for (int64_t i = next; i < behind; i++) call.ask_for(i);
         for (int64_t head = 0; head < call.h; head += HEADS)
             meet(call, q + head * apart, apart, std::min<int64_t>(HEADS, call.h - head), latents, count,
                  state.from(head));

@@ -24,4 +24,8 @@ void shiori_kda(const float* raw, int64_t ld_raw, const float* gate, int64_t ld_
 void shiori_mla(const float* q, int64_t ld_q, const float* pages, int64_t page_tokens, const int64_t* table,
                 int64_t length, const float* kv_b, int64_t T, int64_t h, int64_t N, int64_t r, int64_t R, int64_t V,
                 float* o, int64_t ld_o);
+void shiori_mla_rounded(const float* q, int64_t ld_q, const uint16_t* pages, int64_t page_tokens,
+                        const int64_t* table, int64_t length, const float* kv_b, const uint16_t* keys,
+                        const uint16_t* values, int64_t T, int64_t h, int64_t N, int64_t r, int64_t R, int64_t V,
+                        float* o, int64_t ld_o);
 }

@@ -3,6 +3,7 @@
 They trust their shapes: engine/compiled.py checks a model's sizes once, when it is built.
 """
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from kernels.cpu import library as lib
 
 LANES, PANEL = 16, 32
+FP32, BF16, PAIRS = range(3)  # matmul.h: Form
 
 
 @dataclass(frozen=True)
@@ -24,13 +26,26 @@ class Matrix:
 
 
 def pack(weight: Tensor) -> Matrix:
-    """weight [out, in] fp32 -> its panels."""
+    """weight [out, in] -> its panels: fp32 to be multiplied exactly, bf16 by rows that are rounded to bf16."""
     columns, depth = weight.shape
+    if weight.dtype == torch.bfloat16:
+        return _pack_pairs(weight.contiguous())
     bf16 = bool((weight.bfloat16().float() == weight).all())
-    data = torch.empty(-(-columns // PANEL) * PANEL * depth, dtype=torch.bfloat16 if bf16 else torch.float32)
+    data = torch.empty(_up(columns, PANEL) * depth, dtype=torch.bfloat16 if bf16 else torch.float32)
     weight = weight.contiguous()
     call("pack", weight.data_ptr(), columns, depth, bf16, data.data_ptr())
-    return Matrix(columns, data, lib.Panels(data.data_ptr(), columns, depth, bf16))
+    return Matrix(columns, data, lib.Panels(data.data_ptr(), columns, depth, BF16 if bf16 else FP32))
+
+
+def _pack_pairs(weight: Tensor) -> Matrix:
+    columns, depth = weight.shape
+    data = torch.empty(_up(columns, PANEL) * _up(depth, PANEL), dtype=torch.bfloat16)
+    call("pack_pairs", weight.data_ptr(), columns, depth, data.data_ptr())
+    return Matrix(columns, data, lib.Panels(data.data_ptr(), columns, depth, PAIRS))
+
+
+def _up(n: int, unit: int) -> int:
+    return -(-n // unit) * unit
 
 
 def matmul(x: Tensor, w: Matrix) -> Tensor:
@@ -38,6 +53,15 @@ def matmul(x: Tensor, w: Matrix) -> Tensor:
     y = x.new_empty(x.shape[0], w.columns)
     call("matmul", x.data_ptr(), x.stride(0), x.shape[0], w.c, y.data_ptr(), w.columns, 0)
     return y
+
+
+def order_of_sums() -> str:
+    """Eight digits that differ where products of bf16 numbers may have other bits: what a product here comes out as."""
+    at = torch.arange(48 * 96)
+    numbers = ((at * 40_503 % 65_536) / 32_768 - 1) * 2.0 ** (at * 7 % 9 - 4)
+    x, w = numbers[: 16 * 96].view(16, 96), numbers[16 * 96 :].view(32, 96)
+    y = matmul(x, pack(w.bfloat16()))
+    return hashlib.sha256(y.numpy().tobytes()).hexdigest()[:8]
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:

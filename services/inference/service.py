@@ -14,7 +14,7 @@ import blake3
 import structlog
 import torch
 
-from engine import Engine, EngineConfig, EngineInfo, ModelConfig, load_model
+from engine import Engine, EngineConfig, EngineInfo, ModelConfig, best_dtype, load_model
 from engine.memory import sized
 from engine.model import KimiLinear
 from engine.weights import expected_inventory
@@ -72,7 +72,7 @@ def load_service(
     config = ModelConfig.from_folder(folder)
     tokenizer = load_tokenizer(folder, config.vocab_size)
     with loading.shown() as progress:
-        model = load_model(folder, settings.device, getattr(torch, settings.dtype), progress=progress)
+        model = load_model(folder, settings.device, _dtype(settings), progress=progress)
     engine = Engine(model, engine_config(settings, model))
     info = engine.describe()
     log.info("memory_taken", slots=info.slots_total, tokens=info.pages_total * info.page_tokens, device=info.device)
@@ -101,6 +101,14 @@ def load_service(
         readings=readings,
         sources=sources,
     )
+
+
+def _dtype(settings: InferenceSettings) -> torch.dtype:
+    if settings.dtype == "auto":
+        return best_dtype(settings.model_dir, settings.device)
+    if settings.dtype not in ("float32", "bfloat16", "float16"):
+        raise ValueError(f"SHIORI_ENGINE_DTYPE is {settings.dtype!r}; auto, float32, bfloat16 and float16 are known")
+    return getattr(torch, settings.dtype)
 
 
 def engine_config(settings: InferenceSettings, model: KimiLinear) -> EngineConfig:

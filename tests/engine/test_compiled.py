@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from engine import SamplingParams, Token
-from engine.testing import tiny_model
+from engine import ModelConfig, SamplingParams, Token
+from engine.compiled import best_dtype
+from engine.testing import TINY, tiny_model
 from kernels.cpu import build, library
 from kernels.cpu.ops import set_threads
 from tests.engine.driving import decode, engine_of, read, run, some_ids, state
@@ -20,6 +21,9 @@ DEEP = FIELDS | {
         "full_attn_layers": [3, 5],
     },
 }
+
+
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 
 
 def whole(model, lengths=(37, 200, 1, 64)):
@@ -38,24 +42,64 @@ def test_it_is_the_same_model():
         assert torch.allclose(x, expected[name], atol=2e-4, rtol=2e-4), name
 
 
-def test_every_library_and_any_number_of_threads_give_the_same_bits(monkeypatch):
-    found = []
+def test_in_bf16_it_is_the_same_model_but_for_rounding():
+    """Near the fp32 model, and as far from it as PyTorch's operations in bf16 are, or nearer."""
+    exact = whole(tiny_model(0, DEEP))[0]
+    ours, plain = (
+        whole(tiny_model(0, DEEP, compiled_kernels=compiled, dtype=torch.bfloat16))[0] for compiled in (True, False)
+    )
+
+    def far(found):
+        return {name: ((x.float() - exact[name]).norm() / exact[name].norm()).item() for name, x in found.items()}
+
+    ours, plain = far(ours), far(plain)
+    assert all(0 < ours[name] < max(0.02, 1.2 * plain[name]) for name in ours), (ours, plain)
+
+
+def test_in_bf16_what_is_stored_of_a_token_is_half_as_much():
+    exact, rounded = (engine_of(tiny_model(0, FIELDS, dtype=dtype)) for dtype in (torch.float32, torch.bfloat16))
+    assert rounded.describe().page_bytes * 2 == exact.describe().page_bytes
+    assert rounded.pools.kda.dtype == rounded.pools.conv.dtype == torch.float32
+
+
+@DTYPES
+def test_every_library_and_any_number_of_threads_give_the_same_bits(monkeypatch, dtype):
+    """In bf16: every library that sums in the same order."""
+    found = {}
     for name in library.suitable():
         opened = library.open_library(build.path_of(name))
         monkeypatch.setattr(library, "library", lambda opened=opened: opened)
         for threads in (1, 2, 3):
-            model = tiny_model(0, DEEP)
+            model = tiny_model(0, DEEP, dtype=dtype)
             set_threads(threads)
-            found.append(whole(model)[0])
-    assert len(found) == 3 * len(library.suitable())
-    for other in found[1:]:
-        assert all(torch.equal(found[0][name], other[name]) for name in other)
+            order = engine_of(model).describe().contract.get("products")
+            found.setdefault(order, []).append(whole(model)[0])
+    assert sum(map(len, found.values())) == 3 * len(library.suitable())
+    assert len(found) <= (2 if dtype == torch.bfloat16 else 1)
+    for first, *others in found.values():
+        assert all(torch.equal(first[name], other[name]) for other in others for name in other)
 
 
 def test_its_contract_names_neither_processor_nor_threads():
     contract = engine_of(tiny_model(0, FIELDS)).describe().contract
     assert contract.keys() == {"dtype", "grid", "kernels"}
     assert contract["kernels"] != engine_of(tiny_model()).describe().contract["kernels"]
+
+
+def test_in_bf16_its_contract_names_the_order_of_sums():
+    contract = engine_of(tiny_model(0, FIELDS, dtype=torch.bfloat16)).describe().contract
+    assert contract.keys() == {"dtype", "grid", "kernels", "products"} and contract["dtype"] == "bfloat16"
+
+
+@pytest.mark.parametrize("vendor", ["GenuineIntel", "AuthenticAMD"])
+@pytest.mark.parametrize("variant", ["amx", "avx512_bf16", "avx512", None])
+def test_bf16_is_chosen_where_it_is_faster(monkeypatch, variant, vendor):
+    monkeypatch.setattr(library, "variant", lambda: variant)
+    monkeypatch.setattr(library, "_line", lambda name: vendor)
+    faster = variant == "amx" or (variant == "avx512_bf16" and vendor == "AuthenticAMD")
+    suited, unsuited = (ModelConfig.from_dict(TINY | fields) for fields in (FIELDS, {}))
+    assert best_dtype(suited) == (torch.bfloat16 if faster else torch.float32)
+    assert best_dtype(unsuited) == torch.float32
 
 
 @pytest.mark.parametrize("missing", ["widths", "library"])
@@ -67,8 +111,9 @@ def test_without_the_kernels_the_model_runs_in_pytorch(monkeypatch, missing):
     assert whole(model)[1]
 
 
-def test_those_who_decode_share_a_forward_and_each_says_what_it_says_alone(monkeypatch):
-    model = tiny_model(0, FIELDS)
+@DTYPES
+def test_those_who_decode_share_a_forward_and_each_says_what_it_says_alone(monkeypatch, dtype):
+    model = tiny_model(0, FIELDS, dtype=dtype)
     engine = engine_of(model)
     sequences = [engine.open() for _ in range(3)]
     for i, sequence in enumerate(sequences):

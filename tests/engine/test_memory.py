@@ -52,7 +52,7 @@ def storages(x):
 def test_a_slot_and_a_page_take_what_the_pools_take(fields, dtype):
     model = ModelConfig.from_dict(fields)
     config = EngineConfig(max_slots=3, max_tokens=5 * 256)
-    assert need(config, model, dtype) == sum(storages(Pools(model, config, CPU, dtype)).values())
+    assert need(config, model, dtype) == sum(storages(Pools(model, config, CPU, dtype, dtype)).values())
 
 
 def test_the_48b_on_an_h200(free):
@@ -145,7 +145,7 @@ def test_a_real_gpu():
     del x
     assert devices.memory(GPU).free == pytest.approx(before, abs=2**26)
     config = fit()
-    pools = Pools(RELEASED, config, GPU, BF16)
+    pools = Pools(RELEASED, config, GPU, BF16, BF16)
     left = devices.memory(GPU)
     assert left.total * 0.09 < left.free < left.total * 0.11 + 16 * 2**20 or config.max_tokens == 2**24
     del pools

@@ -7,6 +7,7 @@ from kernels.cpu import build, library
 def compiled():
     """Whoever tests the compiled kernels has a compiler: scripts/system_packages.sh brings one."""
     build.build()
+    library.variant.cache_clear()
     library.library.cache_clear()
 
 

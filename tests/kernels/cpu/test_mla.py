@@ -5,10 +5,12 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from kernels import mla_expanded
 from kernels.cpu import build, library
+from kernels.cpu.ops import pack
 from tests.kernels.cases import assert_near
 
 NAN = float("nan")
@@ -35,6 +37,11 @@ class Case:
 
     def expected(self) -> Tensor:
         return mla_expanded(self.q.double(), self.latents.double(), self.kv_b.double(), self.value)
+
+    def rounded(self) -> "Case":
+        """Latents and weights that bf16 holds."""
+        latents, kv_b = self.latents.bfloat16().float(), self.kv_b.bfloat16().float()
+        return replace(self, latents=latents, kv_b=kv_b)
 
 
 def make(tokens: int, length: int, sizes: dict[str, int], scale: float = 1.0) -> Case:
@@ -209,3 +216,93 @@ def test_no_rows_write_nothing():
         case.q.data_ptr(), 1, pages.data_ptr(), 16, table.data_ptr(), 5, case.kv_b.data_ptr(), *sizes, o.data_ptr(), 1
     )
     assert o.isnan().all()
+
+
+class Rounded(Kernel):
+    """Over pages of bf16."""
+
+    def __call__(self, case: Case, page: int = 64) -> Tensor:
+        tokens, heads, width = case.q.shape
+        rank, nope = case.kv_b.shape[2], case.kv_b.shape[1] - case.value
+        pages, table = paged(case.latents, page)
+        pages = pages.bfloat16()
+        keys = F.pad(case.kv_b[:, :nope].bfloat16(), (0, -rank % 32)).contiguous()
+        values = torch.cat([pack(head.bfloat16()).data for head in case.kv_b[:, nope:]])
+        q, o = torch.full((tokens, heads * width + 3), NAN), torch.full((tokens, heads * case.value + 5), NAN)
+        q[:, : heads * width] = case.q.flatten(1)
+        self.library.shiori_mla_rounded(
+            q.data_ptr(), q.stride(0), pages.data_ptr(), page, table.data_ptr(), len(case.latents),
+            case.kv_b.data_ptr(), keys.data_ptr(), values.data_ptr(), tokens, heads, nope, width - nope, rank,
+            case.value, o.data_ptr(), o.stride(0),
+        )  # fmt: skip
+        assert o[:, heads * case.value :].isnan().all()
+        return o[:, : heads * case.value].view(tokens, heads, case.value)
+
+
+SIXTEENS = {"heads": 3, "nope": 16, "rope": 16, "rank": 48, "value": 48}
+
+
+@pytest.fixture(params=library.suitable())
+def rounded(request):
+    kernel = Rounded(request.param)
+    yield kernel
+    kernel.threads(1)
+
+
+@pytest.mark.parametrize("sizes", [SHIPPED, SIXTEENS, RELEASED])
+@pytest.mark.parametrize("tokens, length", [(1, 300), (7, 300), (64, 64), (64, 513), (81, 600), (130, 1153)])
+def test_pages_of_bf16(rounded, sizes, tokens, length):
+    case = make(tokens, length, sizes).rounded()
+    whole = tokens // 64 * 64
+    found, want = rounded(case), case.expected()
+    for rows, tolerance in ((slice(0, whole), 1e-2), (slice(whole, tokens), 5e-6)):  # a segment's end is not rounded
+        if want[rows].numel():
+            assert_near(found[rows], want[rows], tolerance)
+
+
+@pytest.mark.parametrize("tokens, length", [(64, 64), (192, 700), (64, 3000)])
+def test_rounding_costs_no_more_than_bf16_has(rounded, tokens, length):
+    """Root mean square: queries, keys, weights and values are rounded, each by 2^-9 at most."""
+    case = make(tokens, length, SHIPPED).rounded()
+    found, want = rounded(case).double(), case.expected()
+    assert ((found - want).square().mean() / want.square().mean()).sqrt() < 2**-8
+
+
+@pytest.mark.parametrize("tokens", [1, 12, 150])
+def test_the_bits_over_bf16_do_not_depend_on_threads_or_pages(rounded, tokens):
+    case = make(tokens, 2500, SHIPPED).rounded()
+    whole = rounded(case, page=256)
+    for page in (16, 32, 512):
+        assert torch.equal(rounded(case, page), whole)
+    rounded.threads(2)
+    for _ in range(3):
+        assert torch.equal(rounded(case, page=256), whole)
+
+
+@pytest.mark.parametrize("sizes", [SHIPPED, SIXTEENS])
+@pytest.mark.parametrize("before", [0, 37, 511, 1000])
+@pytest.mark.parametrize("tokens", [197, 256])
+def test_any_cut_at_chunks_gives_the_same_bits_over_bf16(rounded, sizes, before, tokens):
+    case = make(tokens, before + tokens, sizes).rounded()
+    whole = rounded(case)
+    for cuts in ([64], [192], [64, 128, 192]):
+        edges = [0, *cuts, tokens]
+        pieces = [rounded(case.cut(*edges[i : i + 2])) for i in range(len(edges) - 1)]
+        assert torch.equal(torch.cat(pieces), whole), cuts
+
+
+def test_over_bf16_a_row_sees_itself_and_what_came_before_and_nothing_else(rounded):
+    case = make(140, 400, SHIPPED).rounded()
+    before = rounded(case)
+    for place in (260, 330, 399):
+        latents = case.latents.clone()
+        latents[place] += 1.0
+        changed = (rounded(replace(case, latents=latents)) != before).flatten(1).any(-1)
+        assert changed.tolist() == [position >= place for position in range(260, 400)]
+
+
+def test_those_who_sum_in_pairs_have_the_same_bits_over_bf16():
+    names = [name for name in library.suitable() if name != "amx"]
+    case = make(130, 700, SHIPPED).rounded()
+    first, *others = [Rounded(name)(case) for name in names]
+    assert all(torch.equal(first, other) for other in others)
