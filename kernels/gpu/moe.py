@@ -54,12 +54,13 @@ def tile_rows(pairs: int, experts: int) -> int:
 
 
 def route(
-    x: Tensor, gate_weight: Tensor, bias: Tensor, top_k: int, scale: float, renormalize: bool
+    x: Tensor, gate_weight: Tensor, bias: Tensor, top_k: int, scale: float, renormalize: bool, shared: int = 0
 ) -> tuple[Tensor, Tensor]:
     """Chooses top_k experts by ``sigmoid(x·Wᵀ) + bias``, of equal ones the first; weighs them by the sigmoid alone.
 
     x [T,D], gate_weight [E,D] of one dtype, bias [E] -> (indices [T,k] int32, weights [T,k] fp32), best first. Products
     are summed in fp32: of 256 columns at a time, then these sums in their order. A row's bits do not depend on T.
+    shared: so many experts more, numbered from E on, are chosen last by every row, with weight 1: k counts them.
     """
     (rows, width), experts = x.shape, gate_weight.shape[0]
     slices = triton.cdiv(width, SLICE)
@@ -72,11 +73,12 @@ def route(
         x, gate_weight, logits, rows, x.stride(0), width, experts, each, SLICE, experts_tile, rows_tile,
         _step(64, x), early, num_warps=warps, num_stages=4, **_launch(early),
     )  # fmt: skip
-    indices = torch.empty(rows, top_k, dtype=torch.int32, device=x.device)
-    weights = torch.empty(rows, top_k, dtype=torch.float32, device=x.device)
+    indices = torch.empty(rows, top_k + shared, dtype=torch.int32, device=x.device)
+    weights = torch.empty(rows, top_k + shared, dtype=torch.float32, device=x.device)
     _select[(rows,)](
         logits, bias, indices, weights, rows, scale, experts, triton.next_power_of_2(experts), top_k,
-        triton.next_power_of_2(top_k), slices // each, renormalize, early, num_warps=1, **_launch(early),
+        shared, triton.next_power_of_2(top_k + shared), slices // each, renormalize, early, num_warps=1,
+        **_launch(early),
     )  # fmt: skip
     return indices, weights
 
@@ -114,12 +116,12 @@ def moe_pairs(
 
 
 def moe_grouped(
-    x: Tensor, indices: Tensor, weights: Tensor, w13: Tensor, w2: Tensor, out: Tensor | None = None
+    x: Tensor, indices: Tensor, weights: Tensor, w13: Tensor, w2: Tensor, out: Tensor | None = None, tile: int = 0
 ) -> Tensor:
     """`moe` for many rows: (row, expert) pairs sorted by expert, tiles of them through w13, then w2, then summed."""
     (rows, top_k), (experts, width, inner) = indices.shape, w2.shape
     pairs = rows * top_k
-    tile = tile_rows(pairs, experts)
+    tile = tile or tile_rows(pairs, experts)
     order, tiles = _sorted(indices, experts, tile)
     hidden = torch.empty(pairs, inner, dtype=x.dtype, device=x.device)
     up = _fitting(tile, UP[tile], 2, x)
@@ -253,7 +255,7 @@ def _logits(
 @triton.jit
 def _select(
     logits, bias, indices, weights, rows, scale, E: tl.constexpr, WIDE: tl.constexpr, TOP: tl.constexpr,
-    TOPS: tl.constexpr, SLICES: tl.constexpr, RENORMALIZE: tl.constexpr, EARLY: tl.constexpr,
+    SHARED: tl.constexpr, TOPS: tl.constexpr, SLICES: tl.constexpr, RENORMALIZE: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """A row's choice, by one warp: the best, then the best of the others."""
     token = tl.program_id(0)
@@ -277,8 +279,9 @@ def _select(
     share = share.to(tl.float32, bitcast=True)
     if RENORMALIZE:
         share = share / (tl.sum(share) + 1e-20)
-    tl.store(indices + token * TOP + place, chosen, mask=place < TOP)
-    tl.store(weights + token * TOP + place, share * scale, mask=place < TOP)
+    chosen, share = tl.where(place < TOP, chosen, E + place - TOP), tl.where(place < TOP, share * scale, 1.0)
+    tl.store(indices + token * (TOP + SHARED) + place, chosen, mask=place < TOP + SHARED)
+    tl.store(weights + token * (TOP + SHARED) + place, share, mask=place < TOP + SHARED)
 
 
 @triton.jit

@@ -187,6 +187,16 @@ def test_the_router_chooses_what_the_definition_chooses(rows, width, experts, to
     assert_near(weights, expected, 2e-6)
 
 
+@pytest.mark.parametrize("shared", [1, 3])
+def test_every_row_chooses_the_shared_experts_last(shared, device, poison):
+    data = Experts(40, 1, 1, device)
+    x, gate, bias = data.rows(9), data.randn(20, 40, scale=0.2), data.randn(20, scale=0.1)
+    indices, weights = ours.route(x, gate, bias, 5, 2.446, True, shared)
+    for found, expected in zip((indices, weights), ours.route(x, gate, bias, 5, 2.446, True), strict=True):
+        assert torch.equal(found[:, :5], expected)
+    assert indices[:, 5:].tolist() == [list(range(20, 20 + shared))] * 9 and bool((weights[:, 5:] == 1).all())
+
+
 def test_a_large_bias_chooses_but_does_not_weigh(device, poison):
     data = Experts(40, 1, 1, device, BF16)
     x, gate = data.rows(9), data.randn(5, 40, scale=0.2)
