@@ -26,13 +26,14 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     for op in arguments.only:
-        records = []
+        records: list[dict[str, object]] = []
+        result = {"place": place() | {"commit": arguments.commit}, "records": records}
         for case in import_module(f"bench.h200.{op}").cases():
-            records += [asdict(record) for record in measure(case)]
+            for record in measure(case):
+                records.append(asdict(record))
+                (arguments.out / f"{op}.json").write_text(json.dumps(result, indent=1) + "\n")
             del case
             torch.cuda.empty_cache()
-        result = {"place": place() | {"commit": arguments.commit}, "records": records}
-        (arguments.out / f"{op}.json").write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":
