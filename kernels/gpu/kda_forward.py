@@ -240,7 +240,7 @@ def forward(
     lengths = torch.empty((2, chunks, H, CHUNK), dtype=torch.float32, device=q.device)
     _rows[(H, chunks)](
         q, k, a, A_log, dt_bias, q_unit, k_unit, G, reach, lengths, read, write, *tables,
-        q.stride(0), k.stride(0), a.stride(0), H, chunks, SCALE=K**-0.5, K=K, num_warps=8,
+        q.stride(0), k.stride(0), a.stride(0), H, chunks, SCALE=K**-0.5, K=K, num_warps=4,
     )  # fmt: skip
     P, R, U = tiles(CHUNK, CHUNK), tiles(CHUNK, CHUNK), tiles(CHUNK, V)
     _factors[(H, chunks)](
