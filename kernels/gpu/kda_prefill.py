@@ -265,8 +265,8 @@ def kda_prefill(
     are the logits of gate and write strength: g = −exp(A_log[h]) softplus(a + dt_bias), β = σ(b) (model-spec §2.2).
     A_log [H], dt_bias [H·K] fp32; pool [slots,H,K,V] fp32; slots [N] int32, distinct: sequence n goes on from
     pool[slots[n]]. snapshots: (chunks [S] int32, out [S,H,K,V] fp32): the state after each of these chunks, numbered as
-    the packing numbers them. K and V are powers of two from 16 up, K from 64 up in bf16 on a GPU. A sequence that is cut at a multiple of 64 rows and
-    goes on later has the same bits; so has one that is packed with others.
+    the packing numbers them. K and V are powers of two from 16 up, K from 64 up in bf16 on a GPU.
+    A sequence that is cut at a multiple of 64 rows and goes on later has the same bits; so has one packed with others.
     """
     o = torch.empty(v.shape, dtype=q.dtype, device=q.device)
     beside = BESIDE["on"] and q.is_cuda and packing.chunks > BESIDE["chunks"]
