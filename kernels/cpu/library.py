@@ -143,7 +143,7 @@ def bf16_is_faster() -> bool:
     """Whether products of bf16 numbers take less time here than fp32's.
 
     Intel's processors take longer for AVX-512's dot products than for as much in fp32 (0.7 times the rate, measured
-    with AMX left out); AMD's say they take half as long.
+    with AMX left out); AMD's are believed to take half as long.
     """
     return variant() == "amx" or (variant() == "avx512_bf16" and "amd" in _line("vendor_id").lower())
 
