@@ -291,7 +291,7 @@ def memory() -> list[dict[str, Any]]:
     config, found = ModelConfig.from_folder(RELEASED), {}
     for name, shape in (("hybrid", config), ("all MLA", all_mla(config))):
         before = torch.cuda.memory_allocated()
-        pools = Pools(shape, EngineConfig(1, 1_048_576), torch.device("cuda"), torch.bfloat16)
+        pools = Pools(shape, EngineConfig(1, 1_048_576), torch.device("cuda"), torch.bfloat16, torch.bfloat16)
         found[name] = torch.cuda.memory_allocated() - before
         del pools
         clear()

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine import Engine, EngineConfig, SamplingParams, Token, best_dtype, digest, load_model
+from engine import Engine, EngineConfig, SamplingParams, Token, digest, load_model
 from tests.faults.model import END, Ids, Segments
 
 GRID = 64
@@ -40,7 +40,7 @@ class Control:
 
     def __init__(self, model_dir: Path) -> None:
         self._engine = Engine(
-            load_model(model_dir, dtype=best_dtype(model_dir)), EngineConfig(max_slots=LIVE + 4, max_tokens=262_144)
+            load_model(model_dir), EngineConfig(max_slots=LIVE + 4, max_tokens=262_144)
         )
         self._live: OrderedDict[str, int] = OrderedDict()  # digest -> sequence; least recently used first
         self._said: dict[tuple[str, int], Said] = {}
