@@ -23,10 +23,7 @@ def main() -> None:
     out = parser.parse_args().out
     torch.manual_seed(0)
     many = Input.of(8 * K, 32 * K)
-    records = _try("HOPPER", [True, False], many)
-    op.HOPPER = False
-    records += _try("ATTEND", ATTEND, many)
-    op.HOPPER = True
+    records = _try("ATTEND", ATTEND, many)
     records += _try("EXPAND", EXPAND, Input.of(128, 128 * K))
     out.write_text(json.dumps({"place": place(), "records": records}, indent=1) + "\n")
 

@@ -8,7 +8,6 @@ depend on its position and its keys, not on the rows beside it or on where the p
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import triton
@@ -20,8 +19,7 @@ from kernels.gpu.packing import CHUNK, Packing
 ROUND, ALL = 16_384, 65_536  # keys expanded together: at most of one sequence, of all (0.5 and 2 GB for the 48B)
 EXPAND = (128, 256, 64, 3, 8)  # keys, columns at most, columns of a latent, stages, warps
 ROWS = 128  # a tile of queries; a multiple of CHUNK
-HOPPER = True  # the attention kernel of mla_prefill_hopper.py where it suits
-ATTEND = (64, 3, 8)  # of the one here: keys, stages, warps: 164 KB of shared memory for the 48B
+ATTEND = (64, 3, 8)  # keys, stages, warps: 164 KB of shared memory for the 48B
 SMALL_EXPAND, SMALL_ATTEND = (64, 128, 32, 2, 4), (32, 2, 8)  # where a block may have less, and for fp32
 
 
@@ -153,25 +151,19 @@ def _attend(
     """One round of keys for all rows; a row that sees no later round is written to ``o``."""
     heads, keys, out = expanded.shape[1:]
     nope = out - o.shape[2]
-    kernel, tile = _attending(q, nope, shared.shape[2], o.shape[2])
-    kernel[(packing.chunks, heads)](
+    _attend_kernel[(packing.chunks, heads)](
         q, expanded, shared, lengths, packing.starts, packing.first_chunk, packing.sequence_of, o, *state, first, keys,
         q.shape[-1] ** -0.5 * math.log2(math.e), state[1].shape[1], *q.stride()[:2], HEADS=heads, NOPE=nope,
-        SHARED=shared.shape[2], VALUE=o.shape[2], CHUNK=CHUNK, ROWS=ROWS, IS_FIRST=first == 0, **tile,
+        SHARED=shared.shape[2], VALUE=o.shape[2], CHUNK=CHUNK, ROWS=ROWS, IS_FIRST=first == 0,
+        **_tile(q, nope, shared.shape[2], o.shape[2]),
     )  # fmt: skip
 
 
-def _attending(q: Tensor, nope: int, shared: int, value_dim: int) -> tuple[Any, dict[str, int]]:
-    """The attention kernel and its tile: Hopper's own for 16 bits and widths of 64 or 128, else what fits."""
-    suits = HOPPER and q.is_cuda and q.element_size() == 2 and {nope, value_dim} <= {64, 128} and shared == 64
-    if suits and torch.cuda.get_device_capability(q.device)[0] == 9:
-        from kernels.gpu import mla_prefill_hopper as hopper
-
-        return hopper.attend, {"KEYS": hopper.KEYS, "num_warps": hopper.WARPS}
+def _tile(q: Tensor, nope: int, shared: int, value_dim: int) -> dict[str, int]:
     keys, stages, warps = SMALL_ATTEND if _is_small(q) else ATTEND
     names = {"WIDE_NOPE": nope, "WIDE_SHARED": shared, "WIDE_VALUE": value_dim}
     widths = {name: triton.next_power_of_2(max(width, 16)) for name, width in names.items()}
-    return _attend_kernel, widths | {"KEYS": keys, "STAGES": stages, "num_warps": warps}
+    return widths | {"KEYS": keys, "STAGES": stages, "num_warps": warps}
 
 
 @triton.jit

@@ -108,21 +108,16 @@ def test_decoding_after_a_prefill_is_near_the_longer_prefill(dtype, device):
     assert_near(last, prefill(paged, q, [131])[-1:], TOLERANCE[dtype])
 
 
-@pytest.fixture(params=[True, False], ids=["hopper", "triton"])
-def hopper(request, monkeypatch):
-    monkeypatch.setattr(op, "HOPPER", request.param)
-
-
 @gpu
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_the_size_of_the_48b(dtype, device, monkeypatch, hopper):
+def test_the_size_of_the_48b(dtype, device, monkeypatch):
     monkeypatch.setattr(op, "ROUND", 1024)
     check(Paged.of([1000, 64, 4100, 5000, 1], LARGE, dtype, device), [1000, 1, 300, 129, 1])
 
 
 @gpu
 @pytest.mark.parametrize("cut", [64, 192, 1024, 2048 + 64, 4033])
-def test_the_size_of_the_48b_cut(cut, device, monkeypatch, hopper):
+def test_the_size_of_the_48b_cut(cut, device, monkeypatch):
     """Tiles of 128 rows that begin elsewhere, and rounds that end elsewhere."""
     monkeypatch.setattr(op, "ROUND", 16_384)
     paged = Paged.of([4100], LARGE, torch.bfloat16, device)
