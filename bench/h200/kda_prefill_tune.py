@@ -13,15 +13,12 @@ import torch
 
 import kernels.gpu.kda_prefill as module
 from bench.h200.kda_prefill import Batch
-from bench.h200.measuring import eager_ms, errors, graph_ms
+from bench.h200.measuring import eager_ms, errors
 
 FACTORS = [
-    {"slice_k": slice_k, "slice_v": slice_v, "num_warps": warps, "maxnreg": registers}
-    for slice_k, slice_v, warps, registers in [
-        (64, 64, 4, None), (64, 128, 4, None), (32, 64, 4, None), (32, 64, 4, 168), (32, 128, 4, 168), (64, 64, 4, 168),
-        (128, 128, 4, None), (16, 64, 4, 168),
-    ]
-]  # fmt: skip
+    {"slice_k": slice_k, "slice_v": slice_v, "num_warps": 4}
+    for slice_k, slice_v in [(64, 64), (64, 128), (32, 64), (32, 128)]
+]
 SCAN = [
     {"columns": columns, "num_warps": warps, "num_stages": stages}
     for columns, warps, stages in [
@@ -29,7 +26,6 @@ SCAN = [
         (128, 8, 1), (128, 8, 2), (32, 8, 3),
     ]
 ]  # fmt: skip
-BESIDE = [{"on": on, "chunks": chunks} for on, chunks in [(False, 128), (True, 64), (True, 128), (True, 256)]]
 SHAPES = {
     "1k": ([1024], 32),
     "8k": ([8192], 32),
@@ -47,12 +43,11 @@ def main() -> None:
     deadline, lines = time.monotonic() + arguments.seconds, []
     short, batches = Batch([257], 4), {name: Batch(*shape) for name, shape in SHAPES.items()}
     expected = short.expected()
-    for launch, configuration in [*(("whole", c) for c in BESIDE), *(("factors", c) for c in FACTORS),
-                                  *(("scan", c) for c in SCAN)]:  # fmt: skip
+    for launch, configuration in [*(("factors", c) for c in FACTORS), *(("scan", c) for c in SCAN)]:
         if time.monotonic() > deadline:
             break
         line: dict[str, object] = {"launch": launch} | configuration
-        kept = {name: copy.deepcopy(getattr(module, name)) for name in ("FACTORS", "SCAN", "BESIDE")}
+        kept = {name: copy.deepcopy(getattr(module, name)) for name in ("FACTORS", "SCAN")}
         try:
             configure(launch, configuration)
             short.reset()
@@ -69,8 +64,6 @@ def main() -> None:
 
 
 def configure(launch: str, configuration: dict) -> None:
-    if launch == "whole":
-        module.BESIDE.update(configuration)
     if launch == "factors":
         module.FACTORS.update(configuration)
     if launch == "scan":
@@ -79,11 +72,9 @@ def configure(launch: str, configuration: dict) -> None:
 
 
 def milliseconds(batch: Batch, launch: str) -> float:
-    """Of the whole, or of one of the launches on the factors that lie in the scratch."""
-    if launch == "whole":
-        return round(graph_ms(batch.ours), 4)
+    """Of one of the two launches, on the factors that lie in the scratch."""
     o = torch.empty_like(batch.v)
-    factors, scan = next(module.launches(*batch.inputs(), None, o, module.SLICE, 1))
+    factors, scan = next(module.launches(*batch.inputs(), None, o))
     factors()
     torch.cuda.synchronize()
     return round(eager_ms(factors if launch == "factors" else scan, 0.05), 4)

@@ -14,7 +14,7 @@ above 2^-RANGE, else at every dyadic level (all parts ≤ 1) with sums taken wit
 """
 
 from collections.abc import Callable, Iterator
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -36,7 +36,6 @@ SCAN = {  # by how many programs of 32 columns there are
     "some": {"columns": 32, "num_warps": 4, "num_stages": 3},
     "many": {"columns": 32, "num_warps": 4, "num_stages": 3},  # four times the device or more
 }
-BESIDE = {"on": False, "chunks": 128}  # the scan of a slice beside the factors of the next, on a stream of its own
 
 
 @triton.jit
@@ -269,44 +268,17 @@ def kda_prefill(
     A sequence that is cut at a multiple of 64 rows and goes on later has the same bits; so has one packed with others.
     """
     o = torch.empty(v.shape, dtype=q.dtype, device=q.device)
-    beside = BESIDE["on"] and q.is_cuda and packing.chunks > BESIDE["chunks"]
-    size = BESIDE["chunks"] if beside else SLICE
-    steps = launches(q, k, v, a, b, A_log, dt_bias, packing, pool, slots, snapshots, o, size, 2 if beside else 1)
-    if beside:
-        _run_beside(steps, q.device)
-    else:
-        for factors, scan in steps:
-            factors()
-            scan()
-    return o
-
-
-def _run_beside(steps: Iterator[tuple[Launch, Launch]], device: torch.device) -> None:
-    """Two scratches in turn: factors wait for the scan before the last, whose scratch they overwrite."""
-    here, side = torch.cuda.current_stream(device), _side_stream(device)
-    scanned: list[torch.cuda.Event] = []
-    for n, (factors, scan) in enumerate(steps):
-        if n >= 2:
-            here.wait_event(scanned[n - 2])
+    for factors, scan in launches(q, k, v, a, b, A_log, dt_bias, packing, pool, slots, snapshots, o):
         factors()
-        side.wait_stream(here)
-        with torch.cuda.stream(side):
-            scan()
-        scanned.append(side.record_event())
-    here.wait_stream(side)
-
-
-@cache
-def _side_stream(device: torch.device) -> torch.cuda.Stream:
-    """Goes first: a program of the scan needs most of an SM's shared memory and would wait for all factors."""
-    return torch.cuda.Stream(device, priority=-1)
+        scan()
+    return o
 
 
 def launches(
     q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, A_log: Tensor, dt_bias: Tensor, packing: Packing,
-    pool: Tensor, slots: Tensor, snapshots: tuple[Tensor, Tensor] | None, o: Tensor, size: int, scratches: int,
+    pool: Tensor, slots: Tensor, snapshots: tuple[Tensor, Tensor] | None, o: Tensor,
 ) -> Iterator[tuple[Launch, Launch]]:  # fmt: skip
-    """The two launches of each slice of ``size`` chunks, in order; the scratches are taken in turn."""
+    """The two launches of each slice of SLICE chunks, in order; they share one scratch."""
     H, K, V = *q.shape[1:], v.shape[2]
     if q.is_cuda and K < 64 and q.dtype != torch.float32:
         raise ValueError(f"K = {K} in {q.dtype} comes out wrong on a GPU with Triton 3.6, not from 64 up")
@@ -315,10 +287,10 @@ def launches(
     table = _snapshot_table(packing, snapshots)
     scan = SCAN[_fill(packing.sequences * H * V // 32, q)]
     columns, stages = min(V, scan["columns"]), _stages(scan["num_stages"], dtype, q)
-    room = [_scratch(min(packing.chunks, size), H, K, V, dtype, q.device) for _ in range(scratches)]
+    scratch = _scratch(min(packing.chunks, SLICE), H, K, V, dtype, q.device)
     slice_k, slice_v = min(K, FACTORS["slice_k"]), min(V, FACTORS["slice_v"])
-    for start in range(0, packing.chunks, size):
-        stop, scratch = min(start + size, packing.chunks), room[start // size % scratches]
+    for start in range(0, packing.chunks, SLICE):
+        stop = min(start + SLICE, packing.chunks)
         yield (
             partial(
                 _factors[(H, stop - start)],

@@ -214,18 +214,6 @@ def test_one_of_many_gives_the_bits_of_alone(device):
 
 
 @on_gpu
-def test_beside_gives_the_same_bits(device, monkeypatch):
-    batch = Batch([3000, 1500], device, **sized())
-    before = batch.pool.clone()
-    expected = batch.run()
-    last, batch.pool = batch.pool, before
-    monkeypatch.setitem(kda_prefill.BESIDE, "on", True)
-    monkeypatch.setitem(kda_prefill.BESIDE, "chunks", 16)
-    assert torch.equal(batch.run(), expected)
-    assert torch.equal(batch.pool[batch.slots.long()], last[batch.slots.long()])
-
-
-@on_gpu
 def test_in_a_graph(device):
     batch = Batch([300, 70], device, **sized())
     before, packing = batch.pool.clone(), Packing.of(batch.lengths, device)
