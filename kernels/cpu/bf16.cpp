@@ -17,19 +17,30 @@ namespace {
 
 constexpr int64_t ROWS = 32;  // a task's, when rounding
 
+/// Subnormal numbers are zeros meanwhile, as in the instructions for bf16.
+struct Flushing {
+#if defined(__x86_64__)
+    const unsigned usual = _mm_getcsr();
+    Flushing() { _mm_setcsr(usual | 0x8040); }
+    ~Flushing() { _mm_setcsr(usual); }
+#else
+    Flushing() {}
+#endif
+};
+
+inline float widened(uint16_t x) {
+    uint32_t bits = uint32_t(x) << 16;
+    float value;
+    std::memcpy(&value, &bits, 4);
+    return value;
+}
+
 #if defined(__AMX_BF16__)
 
 struct alignas(64) Config {
     uint8_t palette = 1, start = 0, reserved[14] = {};
     uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
     uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-
-    /// Sums and x with fewer rows.
-    static constexpr Config of(uint8_t rows) {
-        Config config;
-        for (int tile : {0, 1, 2, 3, 4}) config.rows[tile] = rows;
-        return config;
-    }
 };
 
 // Not the compiler's intrinsics: GCC 12 believes that they read 8 bytes of the configuration, and no memory in a load.
@@ -93,21 +104,31 @@ void some_rows(const uint16_t* x, int64_t ld_x, int64_t rows, const uint16_t* pa
     for (int64_t r = 0; r < rows; r++) std::copy_n(sums + r * PANEL, PANEL, y + r * ld_y);
 }
 
-/// One row: tiles 0 to 3 are sums of one or two panels, 4 is x, 5 to 7 halves of panels.
-template <bool TWO> void one_row(const uint16_t* x, const uint16_t* panel, int64_t depth, float* y) {
-    const uint16_t* other = panel + depth * PANEL;
-    zero_sums<TWO>();
+/// One row by multiply-adds in the order of the tiles, which for one row of x mostly wait for their loads.
+template <int COUNT> void one_row(const uint16_t* x, const uint16_t* panels, int64_t depth, float* y) {
+    const __m512i odd_half = _mm512_set1_epi32(int(0xffff0000));
+    Vec sums[COUNT][2];
+    clear(sums);
     for (int64_t k = 0; k < depth; k += DEEP) {
-        load_tile<4>(x + k, 64);
-        load_tile<5>(panel + k * PANEL, PANEL * 4), load_tile<6>(panel + k * PANEL + PANEL, PANEL * 4);
-        multiply_tiles<0, 4, 5>(), multiply_tiles<1, 4, 6>();
-        if constexpr (TWO) {
-            load_tile<7>(other + k * PANEL, PANEL * 4), load_tile<5>(other + k * PANEL + PANEL, PANEL * 4);
-            multiply_tiles<2, 4, 7>(), multiply_tiles<3, 4, 5>();
+        Vec even[COUNT][2], odd[COUNT][2];
+        clear(even), clear(odd);
+        for (int64_t j = k; j < k + DEEP; j += 2) {
+            const __m512 first = _mm512_set1_ps(widened(x[j])), second = _mm512_set1_ps(widened(x[j + 1]));
+            for (int p = 0; p < COUNT; p++)
+                for (int v = 0; v < 2; v++) {
+                    const __m512i w = _mm512_loadu_si512(panels + (p * depth + j) * PANEL + v * PANEL);
+                    const __m512 low = _mm512_castsi512_ps(_mm512_slli_epi32(w, 16));
+                    const __m512 high = _mm512_castsi512_ps(_mm512_and_si512(w, odd_half));
+                    even[p][v].v = _mm512_fmadd_ps(first, low, even[p][v].v);
+                    odd[p][v].v = _mm512_fmadd_ps(second, high, odd[p][v].v);
+                }
         }
+        for (int p = 0; p < COUNT; p++)
+            for (int v = 0; v < 2; v++)
+                sums[p][v].v = _mm512_add_ps(sums[p][v].v, _mm512_add_ps(even[p][v].v, odd[p][v].v));
     }
-    store_tile<0>(y, 64), store_tile<1>(y + 16, 64);
-    if constexpr (TWO) store_tile<2>(y + 32, 64), store_tile<3>(y + 48, 64);
+    for (int p = 0; p < COUNT; p++)
+        for (int v = 0; v < 2; v++) store(y + p * PANEL + v * LANES, sums[p][v]);
 }
 
 #elif defined(__AVX512BF16__)
@@ -151,24 +172,6 @@ void some_rows(const uint16_t* x, int64_t ld_x, const uint16_t* panel, int64_t d
 
 #else
 
-/// Subnormal numbers are zeros meanwhile, as in the instructions for bf16.
-struct Flushing {
-#if defined(__x86_64__)
-    const unsigned usual = _mm_getcsr();
-    Flushing() { _mm_setcsr(usual | 0x8040); }
-    ~Flushing() { _mm_setcsr(usual); }
-#else
-    Flushing() {}
-#endif
-};
-
-inline float widened(uint16_t x) {
-    uint32_t bits = uint32_t(x) << 16;
-    float value;
-    std::memcpy(&value, &bits, 4);
-    return value;
-}
-
 /// Numbers as fp32, those of a pair the other way round.
 void widen_pairs(const uint16_t* x, int64_t n, float* to) {
     for (int64_t k = 0; k < n; k += 2) to[k] = widened(x[k + 1]), to[k + 1] = widened(x[k]);
@@ -198,13 +201,26 @@ void some_rows(const float* x, const float* panel, int64_t depth, float* y, int6
 
 #endif
 
+#if defined(__AMX_BF16__) || defined(__AVX512BF16__)
+
+void one_row_of(int64_t count, const uint16_t* x, const uint16_t* panels, int64_t depth, float* y) {
+    switch (count) {
+        case 4: return one_row<4>(x, panels, depth, y);
+        case 3: return one_row<3>(x, panels, depth, y);
+        case 2: return one_row<2>(x, panels, depth, y);
+        default: return one_row<1>(x, panels, depth, y);
+    }
+}
+
+#endif
+
 }  // namespace
 
 #if defined(__AMX_BF16__)
 
 Tiles::Tiles(int64_t rows) {
-    static constexpr Config many = Config::of(16), one = Config::of(1);
-    asm volatile("ldtilecfg %0" ::"m"(rows == 1 ? one : many));
+    static constexpr Config config;
+    if (rows > 1) asm volatile("ldtilecfg %0" ::"m"(config));
 }
 Tiles::~Tiles() { asm volatile("tilerelease"); }
 
@@ -218,10 +234,8 @@ void product(const uint16_t* x, int64_t ld_x, int64_t rows, const uint16_t* pane
 }
 
 void product_of_one(const uint16_t* x, const uint16_t* panels, int64_t count, int64_t depth, float* y) {
-    for (int64_t p = 0; p < count; p += 2) {
-        auto some = count - p > 1 ? one_row<true> : one_row<false>;
-        some(x, panels + p * depth * PANEL, depth, y + p * PANEL);
-    }
+    const Flushing flushing;
+    one_row_of(count, x, panels, depth, y);
 }
 
 #elif defined(__AVX512BF16__)
@@ -230,12 +244,7 @@ Tiles::Tiles(int64_t) {}
 Tiles::~Tiles() {}
 
 void product_of_one(const uint16_t* x, const uint16_t* panels, int64_t count, int64_t depth, float* y) {
-    switch (count) {
-        case 4: return one_row<4>(x, panels, depth, y);
-        case 3: return one_row<3>(x, panels, depth, y);
-        case 2: return one_row<2>(x, panels, depth, y);
-        default: return one_row<1>(x, panels, depth, y);
-    }
+    one_row_of(count, x, panels, depth, y);
 }
 
 void product(const uint16_t* x, int64_t ld_x, int64_t rows, const uint16_t* panel, int64_t depth, float* y,
