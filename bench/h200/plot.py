@@ -43,7 +43,7 @@ def draw(folder: Path, out: Path) -> None:
     lines = records(folder)
     high = 50 + LINE * len(lines)
     ticks = "".join(tick(10**n, high) for n in range(4))
-    title = "times the floor: bytes at the copy bandwidth or FLOPs at the matrix product's rate, whichever takes longer. Blue: ours"
+    title = "times the floor: of bytes (copy bandwidth) or of FLOPs (matrix products), the longer. Blue: ours"
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1160 {high}" font-family="sans-serif" font-size="11">'
     body = "\n".join(bar(record, 40 + LINE * n) for n, record in enumerate(lines))
     out.write_text(
