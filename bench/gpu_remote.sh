@@ -22,7 +22,7 @@ export PYTHONPATH=/tmp/site:/tmp/tree PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE
 export TRITON_CACHE_AUTOTUNING=1 TRITON_CACHE_DIR=/tmp/cache/triton OMP_NUM_THREADS=4 PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True
 [ -f .carry/gpu/cache.tar.gz ] && [ ! -d /tmp/cache/triton ] && tar -xzf .carry/gpu/cache.tar.gz -C /tmp/cache
 redis=$(ls "$home"/.carry/redis/*-server 2>/dev/null | head -1)
-commit=$(cat .carry/gpu/commit)
+commit=$(cat .carry/gpu/commit) testing=
 cd /tmp/tree
 said unpacked
 for part in "$@"; do
@@ -30,13 +30,15 @@ for part in "$@"; do
   what=${part#*:}; [ "$what" = "$part" ] && what=
   case ${part%%:*} in
     tests) # a process for each file: most of the time goes into compiling
-           for file in $(for w in ${what:-test_}; do ls tests/kernels/gpu/*$w*.py tests/*/*$w*on_gpu.py | grep /test_; done | sort -u); do
+           for file in $(for w in ${what:-.}; do ls tests/*/*on_gpu.py tests/kernels/gpu/*.py | grep "/test_.*$w"; done | sort -u); do
              timeout "$limit" python3 -m pytest "$file" --confcutdir=tests/kernels -q --maxfail=12 -p no:cacheprovider --durations=4 \
                >"$OUT/$(basename "$file" .py)-$(basename "$(dirname "$file")").txt" 2>&1 &
-           done; wait
+             testing="$testing $!"
+           done; wait $testing; testing=
            tail -n 25 "$OUT"/test_*.txt | cut -c1-400 ;;
-    warm) timeout "$limit" python3 -m bench.h200 --only $what --out /tmp/warm >/dev/null 2>&1 & ;;  # the next tests wait for it
-    also) bash "$home/.carry/gpu/$what" >"$OUT/${what%.sh}.txt" 2>&1 & ;;  # likewise
+    warm) timeout "$limit" python3 -m bench.h200 --only $what --out /tmp/warm >/dev/null 2>&1 & ;;
+    also) bash "$home/.carry/gpu/$what" >"$OUT/${what%.sh}.txt" 2>&1 & ;;
+    join) wait ;;
     bench) timeout "$limit" python3 -m bench.h200 --only $what --commit "$commit" --out "$OUT/bench" 2>&1 | grep -v -i warning | cut -c1-330 ;;
     tune) timeout "$limit" python3 -m "bench.h200.${what}_tune" --out "$OUT/tune-$what.json" 2>&1 | grep -v -i warning ;;
     rates) timeout "$limit" python3 -m bench.gpu_rates $what --out "$OUT/rates" 2>&1 | grep -v -i warning ;;
