@@ -1,6 +1,6 @@
 """Settings of ``linear`` in kernels/gpu/rows.py, timed on the 48B's weights and compared with float64; torch beside it.
 
-python -m bench.h200.rows_tune --out FILE [--seconds 25]
+python -m bench.h200.rows_tune --out FILE [--seconds 20]
 """
 
 import argparse
@@ -34,7 +34,7 @@ SETTINGS: list[dict[str, Any]] = [
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seconds", type=float, default=25)
+    parser.add_argument("--seconds", type=float, default=20)
     arguments = parser.parse_args()
     torch.manual_seed(0)
     began, records = time.monotonic(), []
