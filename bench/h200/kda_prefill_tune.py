@@ -23,16 +23,18 @@ FORMS = "bench.h200.kda_prefill_forms."
 SPLIT = "kernels.gpu.kda_prefill"  # norms in the loop
 CANDIDATES = {
     "split 168": (SPLIT, {}),
+    "split, column scales 168": (FORMS + "s6", {}),
     "split": (SPLIT, {"DECAYS": {"maxnreg": None}}),
     "split unrolled 168": (FORMS + "s3", {"DECAYS": {"maxnreg": 168}}),
     "split 168, apply 128": (SPLIT, {"APPLY": {"maxnreg": 128}}),
     "fused": (FORMS + "v4", {}),
     "split 8 warps 128": (SPLIT, {"DECAYS": {"maxnreg": 128, "num_warps": 8}}),
+    "before": (FORMS + "v0", {}),
+    "split, column scales": (FORMS + "s6", {"DECAYS": {"maxnreg": None}}),
+    "split, column scales, unrolled": (FORMS + "s7", {"DECAYS": {"maxnreg": None}}),
     "split, norms first 168": (FORMS + "s2", {"DECAYS": {"maxnreg": 168}}),
     "split unrolled": (FORMS + "s3", {}),
-    "fused 168": (FORMS + "v4", {"FACTORS": {"maxnreg": 168}}),
     "split 128": (SPLIT, {"DECAYS": {"maxnreg": 128}}),
-    "before": (FORMS + "v0", {}),
 }
 
 
@@ -55,7 +57,7 @@ def main() -> None:
         line: dict[str, object] = {"form": name}
         try:
             module = configured(name)
-            line["rel_err"] = [errors(fresh(module, *pair[:1]), pair[1]) for pair in zip(small, expected, strict=True)]
+            line["rel_err"] = [errors(fresh(module, batch), right) for batch, right in zip(small, expected, strict=True)]
             line["1k"], line["8k"] = (round(graph_ms(partial(run, module, batch)), 4) for batch in (small[0], middle))
             line["64k"] = round(eager_ms(partial(run, module, large), 0.05), 4)
             line["64k by launch"] = by_launch(module, large)
