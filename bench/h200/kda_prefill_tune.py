@@ -57,7 +57,9 @@ def main() -> None:
         line: dict[str, object] = {"form": name}
         try:
             module = configured(name)
-            line["rel_err"] = [errors(fresh(module, batch), right) for batch, right in zip(small, expected, strict=True)]
+            line["rel_err"] = [
+                errors(fresh(module, batch), right) for batch, right in zip(small, expected, strict=True)
+            ]
             line["1k"], line["8k"] = (round(graph_ms(partial(run, module, batch)), 4) for batch in (small[0], middle))
             line["64k"] = round(eager_ms(partial(run, module, large), 0.05), 4)
             line["64k by launch"] = by_launch(module, large)
