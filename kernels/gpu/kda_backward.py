@@ -14,28 +14,32 @@ The gradient of the gate is a sum over all pairs of rows around it, taken as a d
 of a pair are therefore the same rounded numbers, in fp32: what cancels, cancels.
 """
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from kernels.gpu.gate import LOG2E, softplus2
 from kernels.gpu.kda_forward import (
     LEVELS,
     ROWS,
     Factors,
     chunk_rows,
     decays,
+    exact_sums,
     paired,
-    softplus,
     stages,
     tile,
 )
 from kernels.gpu.packing import Packing
 
-SCAN = {"part": 32, "num_warps": 4, "num_stages": 3}  # value channels of a program; one configuration of each launch
-VALUES = {"part": 32, "num_warps": 4}  # value channels taken at a time
-KEYS = {"width": 64, "part": 64, "num_warps": 8}  # key channels of a program, value channels taken at a time
-SHUT = tl.constexpr(30.0)  # nats: a token that leaves less than e^-30; of its dg there is only rounding to be had
+# One configuration of each launch. part: value channels of a program of the scan, taken at a time by the others.
+SCAN: dict[str, Any] = {"part": 32, "num_warps": 4, "num_stages": 3}
+VALUES: dict[str, Any] = {"part": 64, "num_warps": 8, "maxnreg": 128}
+KEYS: dict[str, Any] = {"width": 64, "part": 64, "num_warps": 8, "maxnreg": 128}  # width: key channels of a program
+SHUT = tl.constexpr(43.0)  # bits: a token that leaves less than 2^-43; of its dg there is only rounding to be had
 PRECISION = tl.constexpr("tf32x3")  # of fp32 operands: plain TF32 rounds a pair's two sides differently
 
 
@@ -117,22 +121,21 @@ def _pairs(dP, dM, q_unit, k_unit, G, reach, at, c, dq, dk, dG, K: tl.constexpr)
         tl.debug_barrier()  # or the loads move out of the loop, and there are not the registers for that
         late, early = decays(G, at, c, level, reach, K)
         k_early = (tl.load(k_unit + at) * early).to(dtype)
+        k_late = (tl.load(k_unit + at) * late).to(dtype)
         q_late = (tl.load(q_unit + at) * late).to(dtype)
         pairs = tl.where(paired(level, reach), tl.load(dP + square), 0.0)
-        d = tl.dot(pairs, k_early, input_precision=PRECISION)
-        dq += late * d
-        dG += q_late.to(tl.float32) * d
-        d = tl.dot(tl.trans(pairs), q_late, input_precision=PRECISION)
-        dk += early * d
-        dG -= k_early.to(tl.float32) * d
+        of_q = tl.dot(pairs, k_early, input_precision=PRECISION)
+        of_earlier = tl.dot(tl.trans(pairs), q_late, input_precision=PRECISION)
         pairs = tl.where(paired(level, reach), tl.load(dM + square), 0.0)
-        k_late = (tl.load(k_unit + at) * late).to(dtype)
-        d = tl.dot(tl.trans(pairs), k_late, input_precision=PRECISION)
-        dk += early * d
-        dG -= k_early.to(tl.float32) * d
-        d = tl.dot(pairs, k_early, input_precision=PRECISION)
-        dk += late * d
-        dG += k_late.to(tl.float32) * d
+        of_k = tl.dot(pairs, k_early, input_precision=PRECISION)
+        of_earlier = tl.dot(tl.trans(pairs), k_late, of_earlier, input_precision=PRECISION)
+        tl.debug_barrier()
+        late, early = decays(G, at, c, level, reach, K)
+        k = tl.load(k_unit + at)
+        dq += late * of_q
+        dG += (tl.load(q_unit + at) * late).to(dtype).to(tl.float32) * of_q
+        dk += late * of_k + early * of_earlier
+        dG += (k * late).to(dtype).to(tl.float32) * of_k - (k * early).to(dtype).to(tl.float32) * of_earlier
     return dq, dk, dG
 
 
@@ -160,10 +163,23 @@ def _state(do, dv, N, states, d_states, do_rows, dv_rows, real, n_tile, state_ti
 
 
 @triton.jit
+def _gate(dg, z, rate, LOWER: tl.constexpr):
+    """From the gradient of the gate in nats (logs of ``log2_decay``): (that of z, of A_log by token and channel)."""
+    if LOWER is None:
+        bits = softplus2(z)
+        dg = tl.where(rate * bits < SHUT, -rate * dg, 0.0)
+        return dg * tl.exp2(z * LOG2E - bits), dg * (bits / LOG2E)
+    else:
+        opened = tl.sigmoid(rate * z)
+        dz = (LOWER * rate) * dg * opened * (1.0 - opened)
+        return dz, dz * z
+
+
+@triton.jit
 def _keys(do, dv, N, states, d_states, dP, dM, q_unit, k_unit, G, reach, lengths, along, a, A_log, dt_bias,
           dq, dk, da, d_rate, d_bias, starts, first_chunk, sequence_of, do_stride, a_stride, H, CHUNKS,
           SCALE: tl.constexpr, K: tl.constexpr, V: tl.constexpr, WIDTH: tl.constexpr,
-          PART: tl.constexpr):  # fmt: skip
+          PART: tl.constexpr, LOWER: tl.constexpr):  # fmt: skip
     """``d_rate`` [K/WIDTH,chunks,H], ``d_bias`` [chunks,H,K]: sums over a chunk's rows, for A_log and dt_bias."""
     part, h, chunk = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     row, real = chunk_rows(chunk, starts, first_chunk, sequence_of)
@@ -195,21 +211,18 @@ def _keys(do, dv, N, states, d_states, dP, dM, q_unit, k_unit, G, reach, lengths
     along_k = tl.load(along + tile(CHUNKS + chunk, h, H, ROWS) + i)
     y = rate[:, None] * (y - along_k[:, None] * tl.load(k + at))
     tl.store(dk + to, y.to(dk.dtype.element_ty), mask=real[:, None])
-    dg = tl.cumsum(dG, 0, reverse=True) + across[None]
+    dg = exact_sums(tl.where(i[:, None] <= i[None], 1.0, 0.0).to(tl.bfloat16), dG) + across[None]
     z = tl.load(a + (row * a_stride + h * K)[:, None] + c[None], mask=real[:, None], other=0.0).to(tl.float32)
     z += tl.load(dt_bias + h * K + c)[None]
-    rate = tl.exp(tl.load(A_log + h))
-    open_gate = real[:, None] & (rate * softplus(z) < SHUT)
-    dg = tl.where(open_gate, -rate * dg, 0.0)
-    tl.store(d_rate + (part * CHUNKS + chunk) * H + h, tl.sum(tl.sum(dg * softplus(z), 1), 0))
-    dg *= tl.sigmoid(z)
+    dg, d_log = _gate(tl.where(real[:, None], dg, 0.0), z, tl.exp(tl.load(A_log + h)), LOWER)
+    tl.store(d_rate + (part * CHUNKS + chunk) * H + h, tl.sum(tl.sum(d_log, 1), 0))
     tl.store(da + to, dg.to(da.dtype.element_ty), mask=real[:, None])
     tl.store(d_bias + tile(chunk, h, H, K) + c, tl.sum(dg, 0))
 
 
 def backward(
     do: Tensor, d_final: Tensor | None, o: Tensor, v: Tensor, a: Tensor, b: Tensor, A_log: Tensor, dt_bias: Tensor,
-    packing: Packing, f: Factors,
+    packing: Packing, f: Factors, lower_bound: float | None,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     """Gradients of (q, k, v, a, b, A_log, dt_bias, state) for those of o [T,H,V] and of the final state [N,H,K,V]."""
     (_, H, V), K, chunks = v.shape, f.k.shape[-1], packing.chunks
@@ -226,7 +239,7 @@ def backward(
     dP, dM, along = torch.empty_like(f.P), torch.empty_like(f.P), torch.empty_like(f.lengths)
     _values[(H, chunks)](
         do, o, v, b, f.R, f.N, dN, dv, db, dP, dM, along, *tables, do.stride(0), v.stride(0), b.stride(0), H, chunks,
-        K=K, V=V, PART=min(V, VALUES["part"]), num_warps=VALUES["num_warps"], num_stages=1,
+        K=K, V=V, PART=min(V, VALUES["part"]), num_warps=VALUES["num_warps"], maxnreg=VALUES["maxnreg"], num_stages=1,
     )  # fmt: skip
     del dN
     dq, dk, da = (torch.empty(a.shape, dtype=kind, device=o.device) for kind in (o.dtype, o.dtype, a.dtype))
@@ -236,6 +249,7 @@ def backward(
     _keys[(K // width, H, chunks)](
         do, dv, f.N, f.states, d_states, dP, dM, f.q, f.k, f.G, f.reach, f.lengths, along, a, A_log, dt_bias,
         dq, dk, da, d_rate, d_bias, *tables, do.stride(0), a.stride(0), H, chunks,
-        SCALE=K**-0.5, K=K, V=V, WIDTH=width, PART=min(V, KEYS["part"]), num_warps=KEYS["num_warps"], num_stages=1,
+        SCALE=K**-0.5, K=K, V=V, WIDTH=width, PART=min(V, KEYS["part"]), LOWER=lower_bound, num_warps=KEYS["num_warps"],
+        maxnreg=KEYS["maxnreg"], num_stages=1,
     )  # fmt: skip
     return dq, dk, dv, da, db, d_rate.sum(0), d_bias.sum(0), d_state
