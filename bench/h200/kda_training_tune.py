@@ -29,19 +29,22 @@ from bench.h200.measuring import errors
 SCANS: list[dict[str, Any]] = [
     {},
     {"part": 64, "num_stages": 3},
-    {"part": 64, "num_stages": 2},
+    {"part": 64, "num_warps": 8, "num_stages": 3},
     {"part": 128, "num_warps": 8, "num_stages": 2},
     {"num_stages": 1},
     {"part": 64, "num_stages": 1},
 ]
 PLAN: dict[tuple[Any, str], list[dict[str, Any]]] = {  # the first is what the kernels have
-    (forward, "NORMS"): [{}, {"num_warps": 4, "maxnreg": None}, {"num_warps": 16, "maxnreg": None}],
-    (forward, "FACTORS"): [{}, {"num_warps": 4, "maxnreg": None}, {"maxnreg": None}, {"num_warps": 16}],
+    (forward, "NORMS"): [{}, {"num_warps": 4, "maxnreg": None}, {"num_warps": 4}],
+    (forward, "FACTORS"): [{}, {"num_warps": 8, "maxnreg": 128}, {"ahead": False}, {"maxnreg": 168}],
     (forward, "SCAN"): SCANS,
     (backward, "SCAN"): SCANS,
-    (backward, "VALUES"): [{}, {"part": 32, "num_warps": 4, "maxnreg": None}, {"maxnreg": None}],
-    (backward, "KEYS"): [{}, {"num_warps": 16}, {"maxnreg": None}],
-}
+    (backward, "VALUES"): [{}, {"num_stages": 1}, {"part": 32}, {"num_warps": 8, "maxnreg": 128}],
+    (backward, "KEYS"): [
+        {}, {"num_stages": 1}, {"ahead": False}, {"num_warps": 16}, {"maxnreg": None},
+        {"num_warps": 4, "maxnreg": None},
+    ],
+}  # fmt: skip
 
 
 def main() -> None:

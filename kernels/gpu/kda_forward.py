@@ -28,7 +28,7 @@ ROWS = tl.constexpr(CHUNK)
 LEVELS = tl.constexpr(6)
 # One configuration of each launch. 128 registers a thread leave room for two programs of 8 warps on an SM.
 NORMS: dict[str, Any] = {"num_warps": 8, "maxnreg": 128}
-FACTORS: dict[str, Any] = {"part": 64, "num_warps": 8, "maxnreg": 128}  # channels taken at a time
+FACTORS: dict[str, Any] = {"part": 64, "num_warps": 4, "maxnreg": None, "ahead": True}  # channels taken at a time
 SCAN: dict[str, Any] = {"part": 32, "num_warps": 4, "num_stages": 3}  # value channels of a program
 HARMLESS = tl.constexpr(100.0)  # bits: both factors and their sums stay inside fp32 and bf16
 
@@ -58,6 +58,15 @@ def chunk_rows(chunk, starts, first_chunk, sequence_of):
     at = (chunk - tl.load(first_chunk + sequence)) * ROWS + tl.arange(0, ROWS)
     row = tl.load(starts + sequence) + at
     return row.to(tl.int64), row < tl.load(starts + sequence + 1)
+
+
+@triton.jit
+def call(rows, LINES: tl.constexpr, AHEAD: tl.constexpr):
+    """Asks the L2 cache for LINES · 128 bytes from each of these addresses on; nothing waits for them."""
+    if AHEAD:
+        places = rows.to(tl.int64)[:, None] + 128 * tl.arange(0, LINES)[None]
+        asm: tl.constexpr = "prefetch.global.L2 [$1]; mov.u32 $0, 0;"
+        tl.inline_asm_elementwise(asm, "=r,l", [places], dtype=tl.int32, is_pure=False, pack=1)
 
 
 @triton.jit
@@ -163,12 +172,17 @@ def _inverse(L, DTYPE: tl.constexpr):
 @triton.jit
 def _factors(q_unit, k_unit, G, reach, v, b, P, R, U, W, starts, first_chunk, sequence_of,
              v_stride, b_stride, H, K: tl.constexpr, V: tl.constexpr, PART: tl.constexpr,
-             INVERSE: tl.constexpr):  # fmt: skip
+             INVERSE: tl.constexpr, AHEAD: tl.constexpr):  # fmt: skip
     h, chunk = tl.program_id(0), tl.program_id(1)
-    row, real = chunk_rows(chunk, starts, first_chunk, sequence_of)
     i = tl.arange(0, ROWS)
+    keys = tile(chunk, h, H, ROWS * K)
+    call(q_unit + keys + i * K, K // 64, AHEAD)
+    call(k_unit + keys + i * K, K // 64, AHEAD)
+    call(G + keys + i * K, K // 32, AHEAD)
+    row, real = chunk_rows(chunk, starts, first_chunk, sequence_of)
+    call(v + tl.where(real, row, tl.min(row, 0)) * v_stride + h * V, tl.cdiv(V, 64), AHEAD)
     dtype = k_unit.dtype.element_ty
-    keys, blocks = tile(chunk, h, H, ROWS * K), tl.load(reach + chunk * H + h)
+    blocks = tl.load(reach + chunk * H + h)
     M = tl.zeros([ROWS, ROWS], tl.float32)
     scores = tl.zeros([ROWS, ROWS], tl.float32)
     for start in range(0, K, PART):
@@ -210,7 +224,11 @@ def _scan(read, write, G, P, U, W, state, o, N, states, final, starts, first_chu
     begin, end, first = tl.load(starts + n), tl.load(starts + n + 1), tl.load(first_chunk + n)
     at = tile(n, h, H, K * V) + j[:, None] * V + c[None]
     S = tl.load(state + at) if STATE else tl.zeros([K, PART], tl.float32)
-    for chunk in range(first, tl.load(first_chunk + n + 1)):
+    stop = tl.load(first_chunk + n + 1)
+    decay = tl.load(G + tile(first, h, H, ROWS * K) + (ROWS - 1) * K + j)
+    for chunk in range(first, stop):
+        following = tl.minimum(chunk + 1, stop - 1)
+        following = tl.load(G + tile(following, h, H, ROWS * K) + (ROWS - 1) * K + j)  # in time: no dot waits for it
         keys = tile(chunk, h, H, ROWS * K) + i[:, None] * K + j[None]
         values = tile(chunk, h, H, ROWS * V) + i[:, None] * V + c[None]
         before = S.to(dtype)
@@ -222,8 +240,8 @@ def _scan(read, write, G, P, U, W, state, o, N, states, final, starts, first_chu
         row = begin + (chunk - first) * ROWS + i
         to = (row.to(tl.int64) * H + h) * V
         tl.store(o + to[:, None] + c[None], y.to(o.dtype.element_ty), mask=(row < end)[:, None])
-        decay = tl.exp2(tl.load(G + tile(chunk, h, H, ROWS * K) + (ROWS - 1) * K + j))
-        S = tl.dot(tl.trans(tl.load(write + keys)), x, S * decay[:, None])
+        S = tl.dot(tl.trans(tl.load(write + keys)), x, S * tl.exp2(decay)[:, None])
+        decay = following
     tl.store(final + at, S)
 
 
@@ -251,7 +269,7 @@ def forward(
     _factors[(H, chunks)](
         q_unit, k_unit, G, reach, v, b, P, R, U, W, *tables, v.stride(0), b.stride(0), H, K=K, V=V,
         PART=min(K, V, FACTORS["part"]), INVERSE=tl.float32 if dtype == torch.float32 else tl.float16,
-        num_warps=FACTORS["num_warps"], maxnreg=FACTORS["maxnreg"], num_stages=1,
+        AHEAD=ahead(FACTORS, q_unit), num_warps=FACTORS["num_warps"], maxnreg=FACTORS["maxnreg"], num_stages=1,
     )  # fmt: skip
     N, states = tiles(CHUNK, V), tiles(K, V)
     o = torch.empty(v.shape, dtype=q.dtype, device=q.device)
@@ -260,15 +278,20 @@ def forward(
     _scan[(V // part, H, packing.sequences)](
         read, write, G, P, U, W, final if state is None else state, o, N, states, final, *tables[:2], H,
         K=K, V=V, PART=part, STATE=state is not None, num_warps=SCAN["num_warps"],
-        num_stages=stages(W, part, SCAN["num_stages"]),
+        num_stages=stages(W, 3 * K + CHUNK + part, SCAN["num_stages"]),
     )  # fmt: skip
     return o, final, Factors(q_unit, k_unit, G, reach, lengths, read, write, P, R, W, N, states)
 
 
-def stages(keys: Tensor, part: int, most: int) -> int:
-    """How many chunks a scan holds in shared memory: three tiles like ``keys``, the scores, ``part`` of the values."""
-    if not keys.is_cuda:
+def ahead(configuration: dict[str, Any], keys: Tensor) -> bool:
+    """Whether a launch calls its tiles into the L2 cache before it needs them: rows of 128 bytes, on a GPU."""
+    return keys.is_cuda and keys.dtype == torch.bfloat16 and keys.shape[-1] >= 64 and configuration["ahead"]
+
+
+def stages(like: Tensor, columns: int, most: int) -> int:
+    """How many tiles of 64 rows and so many columns of like's dtype a launch holds in shared memory."""
+    if not like.is_cuda:
         return 1
-    device = torch.cuda.get_device_properties(keys.device)
+    device = torch.cuda.get_device_properties(like.device)
     room = device.shared_memory_per_block_optin - 16384  # type: ignore[attr-defined]
-    return max(1, min(most, room // (CHUNK * (3 * keys.shape[-1] + CHUNK + part) * keys.element_size())))
+    return max(1, min(most, room // (CHUNK * columns * like.element_size())))
