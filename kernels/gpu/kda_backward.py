@@ -236,7 +236,7 @@ def _keys(do, dv, N, states, d_states, dP, dM, q_unit, k_unit, G, reach, lengths
 
 def backward(
     do: Tensor, d_final: Tensor | None, o: Tensor, v: Tensor, a: Tensor, b: Tensor, A_log: Tensor, dt_bias: Tensor,
-    packing: Packing, f: Factors, lower_bound: float | None,
+    packing: Packing, f: Factors, lower_bound: float | None = None,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     """Gradients of (q, k, v, a, b, A_log, dt_bias, state) for those of o [T,H,V] and of the final state [N,H,K,V]."""
     (_, H, V), K, chunks = v.shape, f.k.shape[-1], packing.chunks

@@ -180,7 +180,7 @@ def _factors(q_unit, k_unit, G, reach, v, b, P, R, U, W, starts, first_chunk, se
     call(k_unit + keys + i * K, K // 64, AHEAD)
     call(G + keys + i * K, K // 32, AHEAD)
     row, real = chunk_rows(chunk, starts, first_chunk, sequence_of)
-    call(v + tl.where(real, row, tl.min(row, 0)) * v_stride + h * V, tl.cdiv(V, 64), AHEAD)
+    call(v + tl.where(real, row, tl.min(row, 0)) * v_stride + h * V, (V + 63) // 64, AHEAD)
     dtype = k_unit.dtype.element_ty
     blocks = tl.load(reach + chunk * H + h)
     M = tl.zeros([ROWS, ROWS], tl.float32)
@@ -247,7 +247,7 @@ def _scan(read, write, G, P, U, W, state, o, N, states, final, starts, first_chu
 
 def forward(
     q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, A_log: Tensor, dt_bias: Tensor,
-    packing: Packing, state: Tensor | None, lower_bound: float | None,
+    packing: Packing, state: Tensor | None, lower_bound: float | None = None,
 ) -> tuple[Tensor, Tensor, Factors]:  # fmt: skip
     """-> (o [T,H,V], final state [N,H,K,V] fp32, what the backward needs). Shapes as in ``kda``."""
     (_, H, K), V, chunks = q.shape, v.shape[-1], packing.chunks
