@@ -133,17 +133,18 @@ def _pairs(dP, dM, q_unit, k_unit, G, reach, at, c, dq, dk, dG, K: tl.constexpr)
         q_late = (tl.load(q_unit + at) * late).to(dtype)
         pairs = tl.where(paired(level, reach), tl.load(dP + square), 0.0)
         of_q = tl.dot(pairs, k_early, input_precision=PRECISION)
-        of_earlier = tl.dot(tl.trans(pairs), q_late, input_precision=PRECISION)
+        to_q = tl.dot(tl.trans(pairs), q_late, input_precision=PRECISION)
         pairs = tl.where(paired(level, reach), tl.load(dM + square), 0.0)
         of_k = tl.dot(pairs, k_early, input_precision=PRECISION)
-        of_earlier = tl.dot(tl.trans(pairs), k_late, of_earlier, input_precision=PRECISION)
+        to_k = tl.dot(tl.trans(pairs), k_late, input_precision=PRECISION)
         tl.debug_barrier()
         late, early = decays(G, at, c, level, reach, K)
         k = tl.load(k_unit + at)
         dq += late * of_q
         dG += (tl.load(q_unit + at) * late).to(dtype).to(tl.float32) * of_q
-        dk += late * of_k + early * of_earlier
-        dG += (k * late).to(dtype).to(tl.float32) * of_k - (k * early).to(dtype).to(tl.float32) * of_earlier
+        to_later = tl.fma(to_q, 1.0, to_k)
+        dk += late * of_k + early * to_later
+        dG += (k * late).to(dtype).to(tl.float32) * of_k - (k * early).to(dtype).to(tl.float32) * to_later
     return dq, dk, dG
 
 
@@ -227,7 +228,7 @@ def _keys(do, dv, N, states, d_states, dP, dM, q_unit, k_unit, G, reach, lengths
     tl.store(dk + to, y.to(dk.dtype.element_ty), mask=real[:, None])
     dg = exact_sums(tl.where(i[:, None] <= i[None], 1.0, 0.0).to(tl.bfloat16), dG) + across[None]
     z = tl.load(a + (row * a_stride + h * K)[:, None] + c[None], mask=real[:, None], other=0.0).to(tl.float32)
-    z += tl.load(dt_bias + h * K + c)[None]
+    z += tl.load(dt_bias + h * K + c)[None] + 0.0 * across[None]  # so that all is done where dg lies
     dg, d_log = _gate(tl.where(real[:, None], dg, 0.0), z, tl.exp(tl.load(A_log + h)), LOWER)
     tl.store(d_rate + (part * CHUNKS + chunk) * H + h, tl.sum(tl.sum(d_log, 1), 0))
     tl.store(da + to, dg.to(da.dtype.element_ty), mask=real[:, None])
