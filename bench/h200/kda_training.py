@@ -1,11 +1,18 @@
-"""KDA forward and backward as lab trains with it: packed sequences, raw inputs, 48B gate, against fla's chunk_kda."""
+"""KDA forward and backward as lab trains with it: packed sequences, raw inputs, 48B gate, against fla's chunk_kda.
+
+Its kernels choose among some 150 configurations at their first call. They are all tried here as its authors list them,
+but compiled side by side before they are timed: one after another that took more than eight minutes.
+"""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 import torch.nn.functional as F
+import triton
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
+from triton.runtime.autotuner import Autotuner, Config
 
 from bench.h200.measuring import Case
 from kernels.gpu.kda_training import kda
@@ -15,27 +22,31 @@ from kernels.kda import kda_recurrence
 FLOPS = 139_264  # of the forward, a token and head (kernels.md §1); the backward takes twice that
 BYTES = {"forward": 1_282, "forward + backward": 3_590}  # a token and head (kernels.md §1, §2.6)
 LEAVES = 7
+SHORT = (4, 256, 32, "48B")  # batch, tokens, heads, gate; the errors are of this one: the definition is slow
+LONG = (8, 4096, 32, "48B")
+OURS = [SHORT, LONG, (8, 4096, 4, "48B"), (8, 4096, 32, "shut")]  # the model shipped here; a gate that shuts
 
 
 def cases() -> Iterator[Case]:
-    """The 48B's heads and those of the model shipped here; a gate that shuts takes the exact rounds for every pair.
+    """All of ours, then fla on the long case, where it chooses its configurations, and on the short one."""
+    for impl, sizes in [("ours", OURS), ("flash-linear-attention", [LONG, SHORT])]:
+        for size in sizes:
+            yield from both(impl, *size)
 
-    Errors are of a short case: the definition takes a minute for a long one.
-    """
-    sizes = [(2, 256, 4, "48B"), (8, 4096, 32, "48B"), (8, 4096, 4, "48B"), (8, 4096, 32, "shut")]
-    for batch, tokens, heads, gate in sizes:
-        inputs, gradient = make(batch * tokens, heads, gate)
-        expected = definition(inputs, gradient, batch) if tokens == 256 else None
-        for what in BYTES:
-            outputs = 1 if what == "forward" else 1 + LEAVES
-            yield Case(
-                "kda_training",
-                f"{what} B={batch} T={tokens} H={heads} K=V=128, {gate} gate",
-                BYTES[what] * batch * tokens * heads,
-                FLOPS * (1 if outputs == 1 else 3) * batch * tokens * heads,
-                {name: step(f, inputs, gradient, outputs) for name, f in implementations(batch, tokens).items()},
-                (lambda expected=expected, outputs=outputs: expected[:outputs]) if expected else None,
-            )
+
+def both(impl: str, batch: int, tokens: int, heads: int, gate: str) -> Iterator[Case]:
+    inputs, gradient = make(batch * tokens, heads, gate)
+    expected = definition(inputs, gradient, batch) if tokens == SHORT[1] else None
+    for what in BYTES:
+        outputs = 1 if what == "forward" else 1 + LEAVES
+        yield Case(
+            "kda_training",
+            f"{what} B={batch} T={tokens} H={heads} K=V=128, {gate} gate",
+            BYTES[what] * batch * tokens * heads,
+            FLOPS * (1 if outputs == 1 else 3) * batch * tokens * heads,
+            {impl: step(IMPLEMENTATIONS[impl](batch, tokens), inputs, gradient, outputs)},
+            (lambda outputs=outputs: expected[:outputs]) if expected else None,
+        )
 
 
 def make(rows: int, heads: int, gate: str) -> tuple[list[Tensor], Tensor]:
@@ -49,18 +60,36 @@ def make(rows: int, heads: int, gate: str) -> tuple[list[Tensor], Tensor]:
     return [x.requires_grad_() for x in (q, k, v, a, b, A_log, dt_bias)], gradient
 
 
-def implementations(batch: int, tokens: int) -> dict[str, Callable[..., Tensor]]:
+def ours(batch: int, tokens: int) -> Callable[..., Tensor]:
     packing = Packing.of([tokens] * batch, "cuda")
+    return lambda *inputs: kda(*inputs, packing)[0]
+
+
+def fla(batch: int, tokens: int) -> Callable[..., Tensor]:
+    from fla.ops.kda import chunk_kda
+
+    Autotuner.prune_configs = compiled_side_by_side
     ends = torch.arange(batch + 1, device="cuda", dtype=torch.int32) * tokens
 
-    def fla(q, k, v, a, b, A_log, dt_bias):
-        from fla.ops.kda import chunk_kda
-
+    def run(q, k, v, a, b, A_log, dt_bias):
         rows = [x[None] for x in (q, k, v, a, b.float().sigmoid())]
         gate = {"use_gate_in_kernel": True, "A_log": A_log, "dt_bias": dt_bias}
         return chunk_kda(*rows, use_qk_l2norm_in_kernel=True, **gate, cu_seqlens=ends)[0][0]
 
-    return {"ours": lambda *inputs: kda(*inputs, packing)[0], "flash-linear-attention": fla}
+    return run
+
+
+IMPLEMENTATIONS = {"ours": ours, "flash-linear-attention": fla}
+prune_configs = Autotuner.prune_configs
+
+
+def compiled_side_by_side(self: Autotuner, arguments: dict) -> list[Config]:
+    """Triton's own choice of the configurations to time, each of them compiled, or found not to compile."""
+    configs = prune_configs(self, arguments)
+    with ThreadPoolExecutor(16) as pool, triton.AsyncCompileMode(pool, ignore_errors=True):
+        for config in configs:
+            self.fn.run(*self.nargs.values(), **arguments | config.all_kwargs() | {"warmup": True})
+    return configs
 
 
 def step(f: Callable[..., Tensor], inputs: list[Tensor], gradient: Tensor, outputs: int) -> Callable[[], tuple]:

@@ -1,73 +1,129 @@
-"""The launches of KDA training under several configurations: for choosing one by hand, never at run time.
+"""The six launches of KDA training under several configurations: for choosing one by hand, never at run time.
 
-python -m bench.h200.kda_training_tune --seconds 60 --out FILE
+    python -m bench.h200.kda_training_tune --seconds 40 --out FILE
+
+Run n takes the n-th configuration of every launch, so a launch's time is its own and the errors are the run's.
 """
 
 import argparse
 import json
+import statistics
 import time
+from collections import defaultdict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch.profiler import ProfilerActivity, profile
+import triton
+from triton.runtime.jit import JITFunction
 
 import kernels.gpu.kda_backward as backward
 import kernels.gpu.kda_forward as forward
-from bench.h200.kda_training import implementations, make, step
-from bench.h200.measuring import eager_ms
+from bench.h200.kda_training import LONG, SHORT, definition, make, ours, step
+from bench.h200.measuring import errors
 
-BATCH, TOKENS, HEADS = 8, 4096, 32
-PLAN = [
-    (forward, "FACTORS", {}),  # as it is
-    (backward, "KEYS", {"width": 32, "num_warps": 4}),
-    (backward, "KEYS", {"part": 32}),
-    (backward, "KEYS", {"num_warps": 4}),
-    (forward, "FACTORS", {"num_warps": 8}),
-    (forward, "FACTORS", {"part": 32}),
-    (backward, "VALUES", {"part": 64}),
-    (backward, "VALUES", {"part": 64, "num_warps": 8}),
-    (forward, "SCAN", {"num_stages": 1}),
-    (backward, "SCAN", {"num_stages": 1}),
-    (forward, "SCAN", {"part": 64, "num_warps": 8}),
-    (backward, "SCAN", {"part": 64, "num_warps": 8}),
-    (forward, "SCAN", {"part": 64, "num_stages": 2}),
-    (backward, "SCAN", {"part": 64, "num_stages": 2}),
+SCANS: list[dict[str, Any]] = [
+    {},
+    {"part": 64, "num_stages": 3},
+    {"part": 64, "num_warps": 8, "num_stages": 3},
+    {"part": 128, "num_warps": 8, "num_stages": 2},
+    {"num_stages": 1},
+    {"part": 64, "num_stages": 1},
 ]
+PLAN: dict[tuple[Any, str], list[dict[str, Any]]] = {  # the first is what the kernels have
+    (forward, "NORMS"): [{}, {"num_warps": 4, "maxnreg": None}, {"num_warps": 4}],
+    (forward, "FACTORS"): [{}, {"num_warps": 8, "maxnreg": 128}, {"ahead": False}, {"maxnreg": 168}],
+    (forward, "SCAN"): SCANS,
+    (backward, "SCAN"): SCANS,
+    (backward, "VALUES"): [{}, {"num_stages": 1}, {"part": 32}, {"num_warps": 8, "maxnreg": 128}],
+    (backward, "KEYS"): [
+        {}, {"num_stages": 1}, {"ahead": False}, {"num_warps": 16}, {"maxnreg": None},
+        {"num_warps": 4, "maxnreg": None},
+    ],
+}  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--seconds", type=float, default=40)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     deadline, lines = time.monotonic() + arguments.seconds, []
-    ours = implementations(BATCH, TOKENS)["ours"]
-    runs = {gate: step(ours, *make(BATCH * TOKENS, HEADS, gate), outputs=8) for gate in ("48B", "shut")}
-    for module, launch, changed in PLAN:
+    short, (long, shut) = run(*SHORT), (run(*LONG[:3], gate) for gate in ("48B", "shut"))
+    expected = definition(*make(SHORT[0] * SHORT[1], *SHORT[2:]), SHORT[0])
+    rounds = list(zip_longest(*PLAN.values(), fillvalue=None))
+    compile_all(rounds, long)
+    for options in rounds:
         if time.monotonic() > deadline:
             break
-        line: dict[str, object] = {"module": module.__name__, "launch": launch} | changed
-        kept = getattr(module, launch)
-        setattr(module, launch, kept | changed)
-        try:
-            for gate, run in runs.items():
-                line[f"{gate} ms"] = round(eager_ms(run, 0.1), 3)
-                line[f"{gate} kernels, us"] = by_kernel(run)
-        except Exception as error:
-            line["error"] = f"{type(error).__name__}: {str(error)[:200]}"
-        setattr(module, launch, kept)
+        changed = {f"{m.__name__}.{name}": x for (m, name), x in zip(PLAN, options, strict=True) if x}
+        line: dict[str, Any] = {"changed": changed}
+        with configured(options):
+            try:
+                line |= {"rel_err": errors(short(), expected), "48B us": launches(long), "shut us": launches(shut)}
+            except Exception as error:
+                line["error"] = f"{type(error).__name__}: {str(error)[:200]}"
         lines.append(line)
         print(json.dumps(line), flush=True)
         arguments.out.write_text(json.dumps(lines, indent=1) + "\n")
 
 
-def by_kernel(run, times: int = 3) -> dict[str, float]:
-    with profile(activities=[ProfilerActivity.CUDA]) as seen:
-        for _ in range(times):
-            run()
-        torch.cuda.synchronize()
-    found = {e.key[:60]: round(e.self_device_time_total / times, 1) for e in seen.key_averages()}
-    return dict(sorted(found.items(), key=lambda item: -item[1])[:10])
+def run(batch: int, tokens: int, heads: int, gate: str):
+    return step(ours(batch, tokens), *make(batch * tokens, heads, gate), outputs=8)
+
+
+@contextmanager
+def configured(options: tuple[dict[str, Any] | None, ...]) -> Iterator[None]:
+    kept = {place: getattr(*place) for place in PLAN}
+    for (module, name), changed in zip(PLAN, options, strict=True):
+        setattr(module, name, kept[module, name] | (changed or {}))
+    yield
+    for (module, name), value in kept.items():
+        setattr(module, name, value)
+
+
+def compile_all(rounds: list[tuple[dict[str, Any] | None, ...]], call) -> None:
+    """Side by side: nothing is launched, and what does not compile says so later."""
+    launch = JITFunction.run
+    JITFunction.run = lambda *given, warmup, **named: launch(*given, warmup=True, **named)
+    torch.autograd.set_multithreading_enabled(False)  # else the backward would not see the mode
+    with ThreadPoolExecutor(16) as pool, triton.AsyncCompileMode(pool, ignore_errors=True):
+        for options in rounds:
+            with configured(options):
+                call()
+    JITFunction.run = launch
+
+
+def launches(call, times: int = 5) -> dict[str, float]:
+    """Microseconds of each launch, medians; "all": from the first to the end of the last, with torch's own."""
+    marks: dict[str, list[tuple[torch.cuda.Event, torch.cuda.Event]]] = defaultdict(list)
+    launch = JITFunction.run
+
+    def timed(self, *given, **named):
+        with marked(marks[f"{self.fn.__module__.rpartition('_')[2]}{self.fn.__name__}"]):
+            return launch(self, *given, **named)
+
+    call()
+    JITFunction.run = timed
+    for _ in range(times):
+        with marked(marks["all"]):
+            call()
+    JITFunction.run = launch
+    torch.cuda.synchronize()
+    return {name: round(1e3 * statistics.median(a.elapsed_time(b) for a, b in x), 1) for name, x in marks.items()}
+
+
+@contextmanager
+def marked(marks: list[tuple[torch.cuda.Event, torch.cuda.Event]]) -> Iterator[None]:
+    start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    yield
+    stop.record()
+    marks.append((start, stop))
 
 
 if __name__ == "__main__":

@@ -14,28 +14,36 @@ The gradient of the gate is a sum over all pairs of rows around it, taken as a d
 of a pair are therefore the same rounded numbers, in fp32: what cancels, cancels.
 """
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from kernels.gpu.gate import LOG2E, softplus2
 from kernels.gpu.kda_forward import (
     LEVELS,
     ROWS,
     Factors,
+    ahead,
+    call,
     chunk_rows,
     decays,
+    exact_sums,
     paired,
-    softplus,
     stages,
     tile,
 )
-from kernels.gpu.packing import Packing
+from kernels.gpu.packing import CHUNK, Packing
 
-SCAN = {"part": 32, "num_warps": 4, "num_stages": 3}  # value channels of a program; one configuration of each launch
-VALUES = {"part": 32, "num_warps": 4}  # value channels taken at a time
-KEYS = {"width": 64, "part": 64, "num_warps": 8}  # key channels of a program, value channels taken at a time
-SHUT = tl.constexpr(30.0)  # nats: a token that leaves less than e^-30; of its dg there is only rounding to be had
+# One configuration of each launch. part: value channels of a program of the scan, taken at a time by the others.
+SCAN: dict[str, Any] = {"part": 32, "num_warps": 4, "num_stages": 3}
+VALUES: dict[str, Any] = {"part": 64, "num_warps": 4, "num_stages": 3, "maxnreg": None}
+KEYS: dict[str, Any] = {  # width: key channels of a program; 128 registers leave room for two programs on an SM
+    "width": 64, "part": 64, "num_warps": 8, "num_stages": 3, "maxnreg": 128, "ahead": True,
+}  # fmt: skip
+SHUT = tl.constexpr(43.0)  # bits: a token that leaves less than 2^-43; of its dg there is only rounding to be had
 PRECISION = tl.constexpr("tf32x3")  # of fp32 operands: plain TF32 rounds a pair's two sides differently
 
 
@@ -49,8 +57,11 @@ def _scan(do, d_final, read, write, G, P, W, dN, d_states, d_state, starts, firs
     first, chunks = tl.load(first_chunk + n), tl.load(first_chunk + n + 1) - tl.load(first_chunk + n)
     at = tile(n, h, H, K * V) + j[:, None] * V + c[None]
     dS = tl.load(d_final + at).to(tl.float32) if FINAL else tl.zeros([K, PART], tl.float32)
+    decay = tl.load(G + tile(first + chunks - 1, h, H, ROWS * K) + (ROWS - 1) * K + j)
     for back in range(chunks):
         chunk = first + chunks - 1 - back
+        before = tl.maximum(chunk - 1, first)
+        before = tl.load(G + tile(before, h, H, ROWS * K) + (ROWS - 1) * K + j)  # in time: no dot waits for it
         keys = tile(chunk, h, H, ROWS * K) + i[:, None] * K + j[None]
         row = begin + (chunks - 1 - back) * ROWS + i
         y = row.to(tl.int64)[:, None] * do_stride + h * V + c[None]
@@ -60,16 +71,16 @@ def _scan(do, d_final, read, write, G, P, W, dN, d_states, d_state, starts, firs
         x = tl.dot(tl.trans(tl.load(P + tile(chunk, h, H, ROWS * ROWS) + i[:, None] * ROWS + i[None])), y)
         x = tl.dot(tl.load(write + keys), after, x)
         tl.store(dN + tile(chunk, h, H, ROWS * V) + i[:, None] * V + c[None], x.to(dtype))
-        decay = tl.exp2(tl.load(G + tile(chunk, h, H, ROWS * K) + (ROWS - 1) * K + j))
-        dS = tl.dot(tl.trans(tl.load(read + keys)), y, dS * decay[:, None])
+        dS = tl.dot(tl.trans(tl.load(read + keys)), y, dS * tl.exp2(decay)[:, None])
         dS = tl.dot(tl.trans(tl.load(W + keys)), (-x).to(dtype), dS)
+        decay = before
     tl.store(d_state + at, dS)
 
 
 @triton.jit
 def _values(do, o, v, b, R, N, dN, dv, db, dP, dM, along, starts, first_chunk, sequence_of,
             do_stride, v_stride, b_stride, H, CHUNKS,
-            K: tl.constexpr, V: tl.constexpr, PART: tl.constexpr):  # fmt: skip
+            K: tl.constexpr, V: tl.constexpr, PART: tl.constexpr, STAGES: tl.constexpr):  # fmt: skip
     """``along``: ⟨q, dq⟩ and ⟨k, dk⟩ of every row."""
     h, chunk = tl.program_id(0), tl.program_id(1)
     row, real = chunk_rows(chunk, starts, first_chunk, sequence_of)
@@ -83,19 +94,20 @@ def _values(do, o, v, b, R, N, dN, dv, db, dP, dM, along, starts, first_chunk, s
     q_dq = tl.zeros([ROWS], tl.float32)
     y_n = tl.zeros([ROWS], tl.float32)
     y_v = tl.zeros([ROWS], tl.float32)
-    for start in range(0, V, PART):
+    for start in tl.range(0, V, PART, num_stages=STAGES):
         c = start + tl.arange(0, PART)
         values = tile(chunk, h, H, ROWS * V) + i[:, None] * V + c[None]
         packed = (row * H + h)[:, None] * V + c[None]
         x = tl.load(do + (row * do_stride + h * V)[:, None] + c[None], mask=real[:, None], other=0.0)
-        q_dq += tl.sum(x.to(tl.float32) * tl.load(o + packed, mask=real[:, None], other=0.0).to(tl.float32), 1)
-        n = tl.load(N + values)
+        n, y = tl.load(N + values), tl.load(dN + values)
+        z = tl.load(o + packed, mask=real[:, None], other=0.0)
+        w = tl.load(v + (row * v_stride + h * V)[:, None] + c[None], mask=real[:, None], other=0.0)
+        q_dq += tl.sum(x.to(tl.float32) * z.to(tl.float32), 1)
         scores = tl.dot(x.to(dtype), tl.trans(n), scores)
-        y = tl.dot(inverse, tl.load(dN + values))
+        y = tl.dot(inverse, y)
         errors = tl.dot(y.to(dtype), tl.trans(n), errors)
-        x = tl.load(v + (row * v_stride + h * V)[:, None] + c[None], mask=real[:, None], other=0.0).to(tl.float32)
         y_n += tl.sum(y * n.to(tl.float32), 1)
-        y_v += tl.sum(y * x, 1)
+        y_v += tl.sum(y * w.to(tl.float32), 1)
         tl.store(dv + packed, (beta[:, None] * y).to(dv.dtype.element_ty), mask=real[:, None])
     tl.store(dP + square, tl.where(i[:, None] >= i[None], scores, 0.0).to(dtype))
     tl.store(dM + square, tl.where(i[:, None] > i[None], -beta[:, None] * errors, 0.0).to(dtype))
@@ -117,28 +129,28 @@ def _pairs(dP, dM, q_unit, k_unit, G, reach, at, c, dq, dk, dG, K: tl.constexpr)
         tl.debug_barrier()  # or the loads move out of the loop, and there are not the registers for that
         late, early = decays(G, at, c, level, reach, K)
         k_early = (tl.load(k_unit + at) * early).to(dtype)
+        k_late = (tl.load(k_unit + at) * late).to(dtype)
         q_late = (tl.load(q_unit + at) * late).to(dtype)
         pairs = tl.where(paired(level, reach), tl.load(dP + square), 0.0)
-        d = tl.dot(pairs, k_early, input_precision=PRECISION)
-        dq += late * d
-        dG += q_late.to(tl.float32) * d
-        d = tl.dot(tl.trans(pairs), q_late, input_precision=PRECISION)
-        dk += early * d
-        dG -= k_early.to(tl.float32) * d
+        of_q = tl.dot(pairs, k_early, input_precision=PRECISION)
+        to_q = tl.dot(tl.trans(pairs), q_late, input_precision=PRECISION)
         pairs = tl.where(paired(level, reach), tl.load(dM + square), 0.0)
-        k_late = (tl.load(k_unit + at) * late).to(dtype)
-        d = tl.dot(tl.trans(pairs), k_late, input_precision=PRECISION)
-        dk += early * d
-        dG -= k_early.to(tl.float32) * d
-        d = tl.dot(pairs, k_early, input_precision=PRECISION)
-        dk += late * d
-        dG += k_late.to(tl.float32) * d
+        of_k = tl.dot(pairs, k_early, input_precision=PRECISION)
+        to_k = tl.dot(tl.trans(pairs), k_late, input_precision=PRECISION)
+        tl.debug_barrier()
+        late, early = decays(G, at, c, level, reach, K)
+        k = tl.load(k_unit + at)
+        dq += late * of_q
+        dG += (tl.load(q_unit + at) * late).to(dtype).to(tl.float32) * of_q
+        to_later = tl.fma(to_q, 1.0, to_k)
+        dk += late * of_k + early * to_later
+        dG += (k * late).to(dtype).to(tl.float32) * of_k - (k * early).to(dtype).to(tl.float32) * to_later
     return dq, dk, dG
 
 
 @triton.jit
 def _state(do, dv, N, states, d_states, do_rows, dv_rows, real, n_tile, state_tile, c,
-           V: tl.constexpr, PART: tl.constexpr, WIDTH: tl.constexpr):  # fmt: skip
+           V: tl.constexpr, PART: tl.constexpr, WIDTH: tl.constexpr, STAGES: tl.constexpr):  # fmt: skip
     """dO S₀ᵀ, dV S₀ᵀ, N dSᵀ [64,channels] and the rows' sums of S₀ ⊙ dS [channels]."""
     i = tl.arange(0, ROWS)
     dtype = N.dtype.element_ty
@@ -146,35 +158,55 @@ def _state(do, dv, N, states, d_states, do_rows, dv_rows, real, n_tile, state_ti
     missed = tl.zeros([ROWS, WIDTH], tl.float32)
     written = tl.zeros([ROWS, WIDTH], tl.float32)
     kept = tl.zeros([WIDTH], tl.float32)
-    for start in range(0, V, PART):
+    for start in tl.range(0, V, PART, num_stages=STAGES):
         e = start + tl.arange(0, PART)
         S = tl.load(states + state_tile + c[:, None] * V + e[None])
         dS = tl.load(d_states + state_tile + c[:, None] * V + e[None])
         x = tl.load(do + do_rows[:, None] + e[None], mask=real[:, None], other=0.0).to(dtype)
+        y = tl.load(dv + dv_rows[:, None] + e[None], mask=real[:, None], other=0.0).to(dtype)
+        n = tl.load(N + n_tile + i[:, None] * V + e[None])
         read = tl.dot(x, tl.trans(S), read)
-        x = tl.load(dv + dv_rows[:, None] + e[None], mask=real[:, None], other=0.0).to(dtype)
-        missed = tl.dot(x, tl.trans(S), missed)
-        written = tl.dot(tl.load(N + n_tile + i[:, None] * V + e[None]), tl.trans(dS), written)
+        missed = tl.dot(y, tl.trans(S), missed)
+        written = tl.dot(n, tl.trans(dS), written)
         kept += tl.sum(S.to(tl.float32) * dS.to(tl.float32), 1)
     return read, missed, written, kept
+
+
+@triton.jit
+def _gate(dg, z, rate, LOWER: tl.constexpr):
+    """From the gradient of the gate in nats (logs of ``log2_decay``): (that of z, of A_log by token and channel)."""
+    if LOWER is None:
+        bits = softplus2(z)
+        dg = tl.where(rate * bits < SHUT, -rate * dg, 0.0)
+        return dg * tl.exp2(z * LOG2E - bits), dg * (bits / LOG2E)
+    else:
+        opened = tl.sigmoid(rate * z)
+        dz = (LOWER * rate) * dg * opened * (1.0 - opened)
+        return dz, dz * z
 
 
 @triton.jit
 def _keys(do, dv, N, states, d_states, dP, dM, q_unit, k_unit, G, reach, lengths, along, a, A_log, dt_bias,
           dq, dk, da, d_rate, d_bias, starts, first_chunk, sequence_of, do_stride, a_stride, H, CHUNKS,
           SCALE: tl.constexpr, K: tl.constexpr, V: tl.constexpr, WIDTH: tl.constexpr,
-          PART: tl.constexpr):  # fmt: skip
+          PART: tl.constexpr, STAGES: tl.constexpr, AHEAD: tl.constexpr, LOWER: tl.constexpr):  # fmt: skip
     """``d_rate`` [K/WIDTH,chunks,H], ``d_bias`` [chunks,H,K]: sums over a chunk's rows, for A_log and dt_bias."""
     part, h, chunk = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     row, real = chunk_rows(chunk, starts, first_chunk, sequence_of)
     i, c = tl.arange(0, ROWS), part * WIDTH + tl.arange(0, WIDTH)
-    keys = tile(chunk, h, H, ROWS * K)
+    keys, square = tile(chunk, h, H, ROWS * K), tile(chunk, h, H, ROWS * ROWS)
+    q, k, G, dP, dM = q_unit + keys, k_unit + keys, G + keys, dP + square, dM + square
+    call(q + i * K + part * WIDTH, WIDTH // 64, AHEAD)
+    call(k + i * K + part * WIDTH, WIDTH // 64, AHEAD)
+    call(G + i * K + part * WIDTH, WIDTH // 32, AHEAD)
+    call(dP + i * ROWS, 1, AHEAD)
+    call(dM + i * ROWS, 1, AHEAD)
+    call(a + tl.where(real, row, tl.min(row, 0)) * a_stride + h * K + part * WIDTH, WIDTH // 64, AHEAD)
     read, missed, written, kept = _state(
         do, dv, N, states, d_states, row * do_stride + h * V, (row * H + h) * V, real,
-        tile(chunk, h, H, ROWS * V), tile(chunk, h, H, K * V), c, V, PART, WIDTH,
+        tile(chunk, h, H, ROWS * V), tile(chunk, h, H, K * V), c, V, PART, WIDTH, STAGES,
     )  # fmt: skip
     at = i[:, None] * K + c[None]
-    q, k, G = q_unit + keys, k_unit + keys, G + keys
     last = tl.load(G + (ROWS - 1) * K + c)
     since_start = tl.exp2(tl.load(G + at))
     read *= since_start
@@ -183,9 +215,8 @@ def _keys(do, dv, N, states, d_states, dP, dM, q_unit, k_unit, G, reach, lengths
     until_end = tl.load(k + at) * written
     across = kept * tl.exp2(last) + tl.sum(until_end, 0)
     dG = tl.load(q + at) * read - tl.load(k + at) * missed - until_end
-    square = tile(chunk, h, H, ROWS * ROWS)
     blocks = tl.load(reach + chunk * H + h)
-    x, y, dG = _pairs(dP + square, dM + square, q, k, G, blocks, at, c, read, written - missed, dG, K)
+    x, y, dG = _pairs(dP, dM, q, k, G, blocks, at, c, read, written - missed, dG, K)
     to = (row * H + h)[:, None] * K + c[None]
     rate = tl.load(lengths + tile(chunk, h, H, ROWS) + i)
     along_q = tl.load(along + tile(chunk, h, H, ROWS) + i) / (SCALE * SCALE)
@@ -195,21 +226,18 @@ def _keys(do, dv, N, states, d_states, dP, dM, q_unit, k_unit, G, reach, lengths
     along_k = tl.load(along + tile(CHUNKS + chunk, h, H, ROWS) + i)
     y = rate[:, None] * (y - along_k[:, None] * tl.load(k + at))
     tl.store(dk + to, y.to(dk.dtype.element_ty), mask=real[:, None])
-    dg = tl.cumsum(dG, 0, reverse=True) + across[None]
+    dg = exact_sums(tl.where(i[:, None] <= i[None], 1.0, 0.0).to(tl.bfloat16), dG) + across[None]
     z = tl.load(a + (row * a_stride + h * K)[:, None] + c[None], mask=real[:, None], other=0.0).to(tl.float32)
-    z += tl.load(dt_bias + h * K + c)[None]
-    rate = tl.exp(tl.load(A_log + h))
-    open_gate = real[:, None] & (rate * softplus(z) < SHUT)
-    dg = tl.where(open_gate, -rate * dg, 0.0)
-    tl.store(d_rate + (part * CHUNKS + chunk) * H + h, tl.sum(tl.sum(dg * softplus(z), 1), 0))
-    dg *= tl.sigmoid(z)
+    z += tl.load(dt_bias + h * K + c)[None] + 0.0 * across[None]  # so that all is done where dg lies
+    dg, d_log = _gate(tl.where(real[:, None], dg, 0.0), z, tl.exp(tl.load(A_log + h)), LOWER)
+    tl.store(d_rate + (part * CHUNKS + chunk) * H + h, tl.sum(tl.sum(d_log, 1), 0))
     tl.store(da + to, dg.to(da.dtype.element_ty), mask=real[:, None])
     tl.store(d_bias + tile(chunk, h, H, K) + c, tl.sum(dg, 0))
 
 
 def backward(
     do: Tensor, d_final: Tensor | None, o: Tensor, v: Tensor, a: Tensor, b: Tensor, A_log: Tensor, dt_bias: Tensor,
-    packing: Packing, f: Factors,
+    packing: Packing, f: Factors, lower_bound: float | None = None,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     """Gradients of (q, k, v, a, b, A_log, dt_bias, state) for those of o [T,H,V] and of the final state [N,H,K,V]."""
     (_, H, V), K, chunks = v.shape, f.k.shape[-1], packing.chunks
@@ -220,22 +248,25 @@ def backward(
     _scan[(V // part, H, packing.sequences)](
         do, d_state if d_final is None else d_final, f.read, f.write, f.G, f.P, f.W, dN, d_states, d_state,
         *tables[:2], do.stride(0), H, K=K, V=V, PART=part, FINAL=d_final is not None,
-        num_warps=SCAN["num_warps"], num_stages=stages(f.W, part, SCAN["num_stages"]),
+        num_warps=SCAN["num_warps"], num_stages=stages(f.W, 3 * K + CHUNK + part, SCAN["num_stages"]),
     )  # fmt: skip
     dv, db = torch.empty_like(o, dtype=v.dtype), torch.empty(o.shape[:2], dtype=b.dtype, device=o.device)
     dP, dM, along = torch.empty_like(f.P), torch.empty_like(f.P), torch.empty_like(f.lengths)
+    part = min(V, VALUES["part"])
     _values[(H, chunks)](
         do, o, v, b, f.R, f.N, dN, dv, db, dP, dM, along, *tables, do.stride(0), v.stride(0), b.stride(0), H, chunks,
-        K=K, V=V, PART=min(V, VALUES["part"]), num_warps=VALUES["num_warps"], num_stages=1,
+        K=K, V=V, PART=part, STAGES=stages(f.N, 5 * part, VALUES["num_stages"]),
+        num_warps=VALUES["num_warps"], maxnreg=VALUES["maxnreg"], num_stages=1,
     )  # fmt: skip
     del dN
     dq, dk, da = (torch.empty(a.shape, dtype=kind, device=o.device) for kind in (o.dtype, o.dtype, a.dtype))
-    width = min(K, KEYS["width"])
+    width, part = min(K, KEYS["width"]), min(V, KEYS["part"])
     d_rate = torch.empty((K // width * chunks, H), dtype=torch.float32, device=o.device)
     d_bias = torch.empty((chunks, H * K), dtype=torch.float32, device=o.device)
     _keys[(K // width, H, chunks)](
         do, dv, f.N, f.states, d_states, dP, dM, f.q, f.k, f.G, f.reach, f.lengths, along, a, A_log, dt_bias,
         dq, dk, da, d_rate, d_bias, *tables, do.stride(0), a.stride(0), H, chunks,
-        SCALE=K**-0.5, K=K, V=V, WIDTH=width, PART=min(V, KEYS["part"]), num_warps=KEYS["num_warps"], num_stages=1,
+        SCALE=K**-0.5, K=K, V=V, WIDTH=width, PART=part, STAGES=stages(f.N, 5 * part, KEYS["num_stages"]),
+        AHEAD=ahead(KEYS, f.k), LOWER=lower_bound, num_warps=KEYS["num_warps"], maxnreg=KEYS["maxnreg"], num_stages=1,
     )  # fmt: skip
     return dq, dk, dv, da, db, d_rate.sum(0), d_bias.sum(0), d_state

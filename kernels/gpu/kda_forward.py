@@ -7,27 +7,30 @@ and the gate's sum stays there what it was, so no kernel after the first has to 
 Exponents. The gate is unbounded, so e^(G_r − G_i) of a pair of rows can not be split anywhere: both sides are measured
 from a row near them. A round of ``level`` takes the blocks of 2^(level+1) rows, measured from the first row of their
 later half, and in it the pairs of a later with an earlier row: no exponent is positive then, whatever the gate does.
-Levels 0 to 5 cover a chunk. Where a gate is slow there is less to do: blocks in which no half decays by more than 2^-80
+Levels 0 to 5 cover a chunk. Where a gate is slow there is less to do: blocks in which no half decays below 2^-100
 in any channel take all their pairs in one round from the middle row, both signs of the exponent being harmless. What a
 product of all 64 rows gives besides (it may be infinite there) is dropped by selection. The choice is the chunk's own:
 ``reach``. G is in units of log2: a chunk of -200 nats a token ends at -18466, where an exponent is right to 1e-3.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from kernels.gpu.gate import log2_decay
 from kernels.gpu.packing import CHUNK, Packing
 
 ROWS = tl.constexpr(CHUNK)
 LEVELS = tl.constexpr(6)
-FACTORS = {"part": 64, "num_warps": 4}  # channels taken at a time; one configuration of each launch
-SCAN = {"part": 32, "num_warps": 4, "num_stages": 3}  # value channels of a program
-HARMLESS = tl.constexpr(80.0)  # bits: both factors and their sums stay well inside fp32 and bf16
-LOG2E = tl.constexpr(1.4426950408889634)
+# One configuration of each launch. 128 registers a thread leave room for two programs of 8 warps on an SM.
+NORMS: dict[str, Any] = {"num_warps": 8, "maxnreg": 128}
+FACTORS: dict[str, Any] = {"part": 64, "num_warps": 4, "maxnreg": None, "ahead": True}  # channels taken at a time
+SCAN: dict[str, Any] = {"part": 32, "num_warps": 4, "num_stages": 3}  # value channels of a program
+HARMLESS = tl.constexpr(100.0)  # bits: both factors and their sums stay inside fp32 and bf16
 
 
 @dataclass(frozen=True)
@@ -58,11 +61,12 @@ def chunk_rows(chunk, starts, first_chunk, sequence_of):
 
 
 @triton.jit
-def softplus(z):
-    """log(1 + e^z), to fp32's relative precision where it is small."""
-    w = tl.exp(-tl.abs(z))
-    u = 1.0 + w
-    return tl.maximum(z, 0.0) + tl.where(u == 1.0, w, tl.log(u) * (w / tl.where(u == 1.0, 1.0, u - 1.0)))
+def call(rows, LINES: tl.constexpr, AHEAD: tl.constexpr):
+    """Asks the L2 cache for LINES · 128 bytes from each of these addresses on; nothing waits for them."""
+    if AHEAD:
+        places = rows.to(tl.int64)[:, None] + 128 * tl.arange(0, LINES)[None]
+        asm: tl.constexpr = "prefetch.global.L2 [$1]; mov.u32 $0, 0;"
+        tl.inline_asm_elementwise(asm, "=r,l", [places], dtype=tl.int32, is_pure=False, pack=1)
 
 
 @triton.jit
@@ -83,25 +87,35 @@ def decays(G, at, c, level, reach, K: tl.constexpr):
 
 
 @triton.jit
-def _running(x):
-    """Running sum over the rows of x [64,K], as exact as fp32: a number of fp32 is three of bf16, for a product."""
-    ones = tl.where(tl.arange(0, ROWS)[:, None] >= tl.arange(0, ROWS)[None], 1.0, 0.0).to(tl.bfloat16)
-    high = x.to(tl.bfloat16)
-    x -= high.to(tl.float32)
-    middle = x.to(tl.bfloat16)
-    low = (x - middle.to(tl.float32)).to(tl.bfloat16)
-    return tl.dot(ones, high, tl.dot(ones, middle, tl.dot(ones, low)))
+def exact_sums(chosen, x):
+    """chosen @ x as exact as fp32: zeros and ones [64,64], bf16; x [64,K], a number of which is three of bf16.
+
+    By fma, which no pass turns into a chain of products: of those Triton gives half to each of eight warps twice.
+    """
+    high = _top(x)
+    x -= high
+    middle = _top(x)
+    low = tl.dot(chosen, (x - middle).to(tl.bfloat16))
+    return tl.fma(tl.dot(chosen, high.to(tl.bfloat16)), 1.0, tl.fma(tl.dot(chosen, middle.to(tl.bfloat16)), 1.0, low))
+
+
+@triton.jit
+def _top(x):
+    """The eight leading bits of fp32 numbers, which bf16 holds."""
+    return (x.to(tl.int32, bitcast=True) & -65536).to(tl.float32, bitcast=True)
 
 
 @triton.jit
 def _reach(gate):
-    """From the gates [64,K] in bits, ≤ 0: how large the blocks may be whose halves decay by less than HARMLESS."""
+    """From the gates [64,K] in bits, ≤ 0: how large the blocks may be whose halves decay by less than HARMLESS.
+
+    One product sums all halves: of 8 rows into its rows 0 to 7, of 16 into 8 to 11, of 32 into 12 and 13.
+    """
     r, i = tl.arange(0, ROWS)[:, None], tl.arange(0, ROWS)[None]
-    reach = 0
-    for level in tl.static_range(3, 6):
-        half = tl.dot(tl.where((r >> level) == (i >> level), 1.0, 0.0).to(tl.bfloat16), gate.to(tl.bfloat16))
-        reach = tl.where(tl.min(tl.min(half, 1), 0) > -HARMLESS, level + 1, reach)
-    return reach
+    half = tl.where(r < 8, i // 8 == r, tl.where(r < 12, i // 16 == r - 8, i // 32 == r - 12))
+    sums = tl.dot(tl.where(half, 1.0, 0.0).to(tl.bfloat16), gate.to(tl.bfloat16))
+    first = tl.min(tl.where(tl.min(sums, 1) <= -HARMLESS, tl.arange(0, ROWS), ROWS), 0)
+    return tl.where(first >= 14, 6, tl.where(first >= 12, 5, tl.where(first >= 8, 4, 0)))
 
 
 @triton.jit
@@ -120,19 +134,21 @@ def _unit(x, rows, at, real, K: tl.constexpr):
 
 @triton.jit
 def _rows(q, k, a, A_log, dt_bias, q_unit, k_unit, G, reach, lengths, read, write, starts, first_chunk, sequence_of,
-          q_stride, k_stride, a_stride, H, CHUNKS, SCALE: tl.constexpr, K: tl.constexpr):  # fmt: skip
+          q_stride, k_stride, a_stride, H, CHUNKS, SCALE: tl.constexpr, K: tl.constexpr,
+          LOWER: tl.constexpr):  # fmt: skip
     h, chunk = tl.program_id(0), tl.program_id(1)
     row, real = chunk_rows(chunk, starts, first_chunk, sequence_of)
     i, c = tl.arange(0, ROWS), tl.arange(0, K)
     at = h * K + c
     a = tl.load(a + row[:, None] * a_stride + at[None], mask=real[:, None], other=0.0).to(tl.float32)
-    gate = tl.exp(tl.load(A_log + h)) * softplus(a + tl.load(dt_bias + at)[None])
-    gate = tl.where(real[:, None], -LOG2E * gate, 0.0)
+    gate = log2_decay(a + tl.load(dt_bias + at)[None], tl.exp(tl.load(A_log + h)), LOWER)
+    gate = tl.where(real[:, None], gate, 0.0)
     tl.store(reach + chunk * H + h, _reach(gate))
-    running = _running(gate)
-    last = tl.sum(tl.where(i[:, None] == ROWS - 1, running, 0.0), 0)  # that row of the sum, to the bit
+    running = exact_sums(tl.where(i[:, None] >= i[None], 1.0, 0.0).to(tl.bfloat16), gate)
     to = tile(chunk, h, H, ROWS * K) + i[:, None] * K + c[None]
     tl.store(G + to, running)
+    tl.debug_barrier()  # other threads of this program have written the last row
+    last = tl.load(G + tile(chunk, h, H, ROWS * K) + (ROWS - 1) * K + c)
     x, rate = _unit(q, row * q_stride, at, real, K)
     tl.store(lengths + tile(chunk, h, H, ROWS) + i, rate)
     x = (x * SCALE).to(q_unit.dtype.element_ty)
@@ -159,12 +175,17 @@ def _inverse(L, DTYPE: tl.constexpr):
 @triton.jit
 def _factors(q_unit, k_unit, G, reach, v, b, P, R, U, W, starts, first_chunk, sequence_of,
              v_stride, b_stride, H, K: tl.constexpr, V: tl.constexpr, PART: tl.constexpr,
-             INVERSE: tl.constexpr):  # fmt: skip
+             INVERSE: tl.constexpr, AHEAD: tl.constexpr):  # fmt: skip
     h, chunk = tl.program_id(0), tl.program_id(1)
-    row, real = chunk_rows(chunk, starts, first_chunk, sequence_of)
     i = tl.arange(0, ROWS)
+    keys = tile(chunk, h, H, ROWS * K)
+    call(q_unit + keys + i * K, K // 64, AHEAD)
+    call(k_unit + keys + i * K, K // 64, AHEAD)
+    call(G + keys + i * K, K // 32, AHEAD)
+    row, real = chunk_rows(chunk, starts, first_chunk, sequence_of)
+    call(v + tl.where(real, row, tl.min(row, 0)) * v_stride + h * V, (V + 63) // 64, AHEAD)
     dtype = k_unit.dtype.element_ty
-    keys, blocks = tile(chunk, h, H, ROWS * K), tl.load(reach + chunk * H + h)
+    blocks = tl.load(reach + chunk * H + h)
     M = tl.zeros([ROWS, ROWS], tl.float32)
     scores = tl.zeros([ROWS, ROWS], tl.float32)
     for start in range(0, K, PART):
@@ -206,7 +227,11 @@ def _scan(read, write, G, P, U, W, state, o, N, states, final, starts, first_chu
     begin, end, first = tl.load(starts + n), tl.load(starts + n + 1), tl.load(first_chunk + n)
     at = tile(n, h, H, K * V) + j[:, None] * V + c[None]
     S = tl.load(state + at) if STATE else tl.zeros([K, PART], tl.float32)
-    for chunk in range(first, tl.load(first_chunk + n + 1)):
+    stop = tl.load(first_chunk + n + 1)
+    decay = tl.load(G + tile(first, h, H, ROWS * K) + (ROWS - 1) * K + j)
+    for chunk in range(first, stop):
+        following = tl.minimum(chunk + 1, stop - 1)
+        following = tl.load(G + tile(following, h, H, ROWS * K) + (ROWS - 1) * K + j)  # in time: no dot waits for it
         keys = tile(chunk, h, H, ROWS * K) + i[:, None] * K + j[None]
         values = tile(chunk, h, H, ROWS * V) + i[:, None] * V + c[None]
         before = S.to(dtype)
@@ -218,14 +243,14 @@ def _scan(read, write, G, P, U, W, state, o, N, states, final, starts, first_chu
         row = begin + (chunk - first) * ROWS + i
         to = (row.to(tl.int64) * H + h) * V
         tl.store(o + to[:, None] + c[None], y.to(o.dtype.element_ty), mask=(row < end)[:, None])
-        decay = tl.exp2(tl.load(G + tile(chunk, h, H, ROWS * K) + (ROWS - 1) * K + j))
-        S = tl.dot(tl.trans(tl.load(write + keys)), x, S * decay[:, None])
+        S = tl.dot(tl.trans(tl.load(write + keys)), x, S * tl.exp2(decay)[:, None])
+        decay = following
     tl.store(final + at, S)
 
 
 def forward(
     q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, A_log: Tensor, dt_bias: Tensor,
-    packing: Packing, state: Tensor | None,
+    packing: Packing, state: Tensor | None, lower_bound: float | None = None,
 ) -> tuple[Tensor, Tensor, Factors]:  # fmt: skip
     """-> (o [T,H,V], final state [N,H,K,V] fp32, what the backward needs). Shapes as in ``kda``."""
     (_, H, K), V, chunks = q.shape, v.shape[-1], packing.chunks
@@ -240,13 +265,14 @@ def forward(
     lengths = torch.empty((2, chunks, H, CHUNK), dtype=torch.float32, device=q.device)
     _rows[(H, chunks)](
         q, k, a, A_log, dt_bias, q_unit, k_unit, G, reach, lengths, read, write, *tables,
-        q.stride(0), k.stride(0), a.stride(0), H, chunks, SCALE=K**-0.5, K=K, num_warps=4,
+        q.stride(0), k.stride(0), a.stride(0), H, chunks, SCALE=K**-0.5, K=K, LOWER=lower_bound,
+        **NORMS,
     )  # fmt: skip
     P, R, U = tiles(CHUNK, CHUNK), tiles(CHUNK, CHUNK), tiles(CHUNK, V)
     _factors[(H, chunks)](
         q_unit, k_unit, G, reach, v, b, P, R, U, W, *tables, v.stride(0), b.stride(0), H, K=K, V=V,
         PART=min(K, V, FACTORS["part"]), INVERSE=tl.float32 if dtype == torch.float32 else tl.float16,
-        num_warps=FACTORS["num_warps"], num_stages=1,
+        AHEAD=ahead(FACTORS, q_unit), num_warps=FACTORS["num_warps"], maxnreg=FACTORS["maxnreg"], num_stages=1,
     )  # fmt: skip
     N, states = tiles(CHUNK, V), tiles(K, V)
     o = torch.empty(v.shape, dtype=q.dtype, device=q.device)
@@ -255,15 +281,20 @@ def forward(
     _scan[(V // part, H, packing.sequences)](
         read, write, G, P, U, W, final if state is None else state, o, N, states, final, *tables[:2], H,
         K=K, V=V, PART=part, STATE=state is not None, num_warps=SCAN["num_warps"],
-        num_stages=stages(W, part, SCAN["num_stages"]),
+        num_stages=stages(W, 3 * K + CHUNK + part, SCAN["num_stages"]),
     )  # fmt: skip
     return o, final, Factors(q_unit, k_unit, G, reach, lengths, read, write, P, R, W, N, states)
 
 
-def stages(keys: Tensor, part: int, most: int) -> int:
-    """How many chunks a scan holds in shared memory: three tiles like ``keys``, the scores, ``part`` of the values."""
-    if not keys.is_cuda:
+def ahead(configuration: dict[str, Any], keys: Tensor) -> bool:
+    """Whether a launch calls its tiles into the L2 cache before it needs them: rows of 128 bytes, on a GPU."""
+    return keys.is_cuda and keys.dtype == torch.bfloat16 and keys.shape[-1] >= 64 and configuration["ahead"]
+
+
+def stages(like: Tensor, columns: int, most: int) -> int:
+    """How many tiles of 64 rows and so many columns of like's dtype a launch holds in shared memory."""
+    if not like.is_cuda:
         return 1
-    device = torch.cuda.get_device_properties(keys.device)
+    device = torch.cuda.get_device_properties(like.device)
     room = device.shared_memory_per_block_optin - 16384  # type: ignore[attr-defined]
-    return max(1, min(most, room // (CHUNK * (3 * keys.shape[-1] + CHUNK + part) * keys.element_size())))
+    return max(1, min(most, room // (CHUNK * columns * like.element_size())))

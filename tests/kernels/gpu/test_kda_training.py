@@ -47,18 +47,23 @@ class Case:
         return torch.where(torch.rand(a.shape) < 0.3, 100 * torch.rand(a.shape), a - 4) if self.gate == "deep" else a
 
 
-def found(inputs: list[Tensor], gradients: list[Tensor], lengths: Sequence[int]) -> list[Tensor]:
+def found(
+    inputs: list[Tensor], gradients: list[Tensor], lengths: Sequence[int], lower_bound: float | None = None
+) -> list[Tensor]:
     leaves = [x.detach().clone().requires_grad_() for x in inputs]
     *given, state = leaves
-    outputs = kda(*given, Packing.of(lengths, given[0].device), state)
+    outputs = kda(*given, Packing.of(lengths, given[0].device), state, lower_bound)
     return [*outputs, *torch.autograd.grad(outputs, leaves, gradients)]
 
 
-def wanted(inputs: list[Tensor], gradients: list[Tensor], lengths: Sequence[int]) -> list[Tensor]:
+def wanted(
+    inputs: list[Tensor], gradients: list[Tensor], lengths: Sequence[int], lower_bound: float | None = None
+) -> list[Tensor]:
     leaves = [x.double().requires_grad_() for x in inputs]
     q, k, v, a, b, A_log, dt_bias, state = leaves
     unit_q, unit_k = (x * torch.rsqrt(x.square().sum(-1, keepdim=True) + 1e-6) for x in (q, k))
-    g = -A_log.exp()[:, None] * F.softplus(a + dt_bias.view(a.shape[1:]))
+    z, rate = a + dt_bias.view(a.shape[1:]), A_log.exp()[:, None]
+    g = -rate * F.softplus(z) if lower_bound is None else lower_bound * (rate * z).sigmoid()
     rows = [x.split(list(lengths)) for x in (unit_q * q.shape[-1] ** -0.5, unit_k, v, g, b.sigmoid())]
     ends = [kda_recurrence(*part) for part in zip(*rows, state, strict=True)]
     outputs = torch.cat([o for o, _ in ends]), torch.stack([last for _, last in ends])
@@ -100,6 +105,12 @@ def test_bf16(gate, device):
     case = Case(RAGGED, gate=gate).make(device, torch.bfloat16)
     limits = {"dv": 0.03, "db": 0.05} if gate == "same keys" else {}
     assert_close(found(*case, RAGGED), wanted(*case, RAGGED), 1e-2 if ON_GPU else 3e-2, dA_log=SUM, **limits)
+
+
+def test_bounded_gate(device):
+    """Some 2 nats a token, 5 at most."""
+    case = Case(RAGGED).make(device, torch.float32)
+    assert_close(found(*case, RAGGED, -5.0), wanted(*case, RAGGED, -5.0), 8e-3 if ON_GPU else 5e-5)
 
 
 @pytest.mark.parametrize("key, value", [(128, 64), (64, 128)])
