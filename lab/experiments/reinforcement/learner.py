@@ -93,7 +93,7 @@ class Learner:
 
     def load(self, state: dict[str, Any]) -> None:
         self.taught, self.updates = state["counts"]
-        self.curve = state["curve"]
+        self.curve = list(state["curve"])
         if self.updates >= 0:
             self.optimiser = self._adam(self.rewarding["rate"])
         for name in ("net", "reference", "optimiser"):
