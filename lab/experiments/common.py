@@ -1,4 +1,4 @@
-"""What every experiment's command has in common: its arguments, its settings, results by case, checkpoints, the time."""
+"""What every experiment's command has in common: arguments, settings, results by case, checkpoints, the time."""
 
 import argparse
 import json

@@ -113,7 +113,7 @@ def equal(kind: str, size: dict) -> dict:
 
 
 def shape(kind: str, size: dict) -> dict:
-    """config.json of a kind: ``size`` has vocabulary, width, layers, heads, head_dim, inner (the MLP's width), latent."""
+    """config.json of a kind: ``size``: vocabulary, width, layers, heads, head_dim, inner (the MLP's), latent."""
     if kind not in KINDS:
         raise ValueError(f"no model of kind {kind!r}: one of {', '.join(KINDS)}")
     every = range(1, size["layers"] + 1)
@@ -127,8 +127,7 @@ def shape(kind: str, size: dict) -> dict:
 
 
 def parameters(kind: str, config: dict) -> int:
-    with torch.device("meta"):
-        return sum(p.numel() for p in Rival(kind, config).parameters())
+    return sum(p.numel() for p in Rival(kind, config).parameters())
 
 
 def rectangle(tokens: Tensor) -> Row:

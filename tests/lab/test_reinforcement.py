@@ -1,4 +1,4 @@
-"""Sums against arithmetic, the policy gradient against an enumeration of all groups, and a tiny policy that gets better."""
+"""Sums against arithmetic, the policy gradient against an enumeration of all groups, a tiny policy that gets better."""
 
 import copy
 import itertools
@@ -72,7 +72,9 @@ def test_the_distance_is_the_divergence_on_average():
     assert (policy.distance(logp, reference) > 0).all()
 
 
-@pytest.mark.parametrize(("ratio", "gain", "moves"), [(1.3, 1.0, False), (1.3, -1.0, True), (0.7, -1.0, False), (0.7, 1.0, True)])
+@pytest.mark.parametrize(
+    ("ratio", "gain", "moves"), [(1.3, 1.0, False), (1.3, -1.0, True), (0.7, -1.0, False), (0.7, 1.0, True)]
+)
 def test_what_has_moved_far_enough_is_not_pushed_on(ratio: float, gain: float, moves: bool):
     logp = torch.tensor([[ratio]]).log().requires_grad_()
     policy.loss(logp, torch.zeros(1, 1), torch.zeros(1, 1), torch.tensor([gain]), 0.2, 0.0).backward()

@@ -18,7 +18,8 @@ from engine import Engine, ModelConfig
 from engine.model import KimiLinear
 from engine.weights import build_model, expected_inventory
 
-ROOM = 128  # tokens of the page pool beside the context
+ROOM = 512  # tokens of the page pool beside the context
+WIDER = 64  # an MLP is made wider by multiples of this
 
 
 def shape(settings: dict[str, Any], kind: str) -> ModelConfig:
@@ -26,7 +27,18 @@ def shape(settings: dict[str, Any], kind: str) -> ModelConfig:
     changes = dict(settings["shapes"][settings["shape"]])
     fields = json.loads((Path(changes.pop("folder")) / "config.json").read_text())
     config = ModelConfig.from_dict(fields | changes)
-    return all_mla(config) if kind == "mla" else config
+    return widened(all_mla(config), parameters(config)) if kind == "mla" else config
+
+
+def widened(config: ModelConfig, wanted: int) -> ModelConfig:
+    """MLPs, or experts where there are any, as wide as comes nearest to so many parameters."""
+    name = "intermediate_size" if config.first_k_dense_replace == config.num_layers else "moe_intermediate_size"
+
+    def wider(steps: int) -> ModelConfig:
+        return type(config)(**vars(config) | {name: getattr(config, name) + steps * WIDER})
+
+    each = parameters(wider(1)) - parameters(config)
+    return wider(round((wanted - parameters(config)) / each))
 
 
 def model_of(config: ModelConfig, device: torch.device) -> KimiLinear:

@@ -17,7 +17,7 @@ Answers = list[tuple[int, float]]  # number of the sample, 1 where the answer is
 
 
 class Rows(Dataset):
-    """Row ``n`` is the same for the same settings, whoever draws it: a run that goes on reads what it would have read."""
+    """Row ``n`` is the same whoever draws it: a run that goes on reads what it would have read."""
 
     def __init__(self, source: Source, training: dict, first: int):
         self.source, self.training, self.first = source, training, first

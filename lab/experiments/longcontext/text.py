@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from lab.vocab import Vocabulary
 
@@ -22,7 +22,7 @@ DESCRIPTION, CODE = 24, 64  # tokens at most
 
 @dataclass(frozen=True)
 class Function:
-    """Token ids: the name as it stands behind ``def``, the code without docstring, what the docstring's first line says."""
+    """Token ids: the name as it stands in the code, the code without docstring, the docstring's first paragraph."""
 
     name: np.ndarray
     code: np.ndarray
@@ -48,9 +48,12 @@ def texts(vocabulary: int, files: int | None = None) -> Texts:
     ids = np.full(tokenizer.get_vocab_size(), UNKNOWN)
     ids[kept] = np.arange(MARKS, MARKS + len(kept))
     plain = ids[np.intersect1d(Vocabulary(tokenizer).plain, kept)]
-    running = [np.concatenate([ids[x] for x, at in zip(encoded, sides, strict=True) if at == side]) for side in (0, 1)]
-    codes = [[one for x, at in zip(found.values(), sides, strict=True) if at == side for one in described(x)] for side in (0, 1)]
-    return Texts(tuple(running), tuple(functions(tokenizer, ids, one) for one in codes), plain)
+    running, listed = [[], []], [[], []]
+    for side, tokens, source in zip(sides, encoded, found.values(), strict=True):
+        running[side].append(ids[tokens])
+        listed[side].extend(described(source))
+    train, test = map(np.concatenate, running)
+    return Texts((train, test), tuple(functions(tokenizer, ids, one) for one in listed), plain)
 
 
 def arrays(tokenizer: Tokenizer, strings: list[str]) -> list[np.ndarray]:
@@ -72,16 +75,25 @@ def commonest(tokens: np.ndarray, count: int) -> np.ndarray:
 
 
 def described(source: str) -> Iterator[tuple[str, str, str]]:
-    """Name with the space before it, code, description of every function that has one."""
+    """Name, code without docstring and decorators, description of every function that has one."""
     for node in ast.walk(ast.parse(source)):
         words = ast.get_docstring(node) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) else None
         if words and len(words) >= LEAST:
             node.body = node.body[1:] or [ast.Pass()]
             node.decorator_list = []
-            yield f" {node.name}", ast.unparse(node) + "\n", " ".join(words.split("\n\n")[0].split())
+            yield node.name, ast.unparse(node) + "\n", " ".join(words.split("\n\n")[0].split())
 
 
 def functions(tokenizer: Tokenizer, ids: np.ndarray, found: list[tuple[str, str, str]]) -> list[Function]:
-    names, codes, descriptions = (arrays(tokenizer, list(one)) for one in zip(*found, strict=True))
-    parts = zip(names, codes, descriptions, strict=True)
-    return [Function(ids[name], ids[code[:CODE]], ids[words[:DESCRIPTION]]) for name, code, words in parts]
+    names, codes, descriptions = (list(one) for one in zip(*found, strict=True))
+    parts = zip(names, codes, tokenizer.encode_batch(codes), arrays(tokenizer, descriptions), strict=True)
+    return [
+        Function(ids[named(name, code, read)], ids[read.ids[:CODE]], ids[words[:DESCRIPTION]])
+        for name, code, read, words in parts
+    ]
+
+
+def named(name: str, code: str, read: Encoding) -> list[int]:
+    """The tokens that hold a letter of the name where it is defined; the last may hold the bracket, too."""
+    first = code.index(name)
+    return [token for token, (a, b) in zip(read.ids, read.offsets, strict=True) if b > first and a < first + len(name)]

@@ -3,9 +3,9 @@
     python -m lab.experiments.reinforcement [--only hybrid-1] [--seconds 600] [--miniature]
 
 A case is a model and a seed: it is taught by examples until its mean chance of a right answer is the one wanted, then
-rewarded. Figures: the curve by updates of the reward while training (`train`, of the sampled answers), of the test's sums
-(`sampled`: mean chance of the right answer at temperature 1; `greedy`: share right), and of KL from the start in nats
-an answer. What is cut short by --seconds goes on with the same command.
+rewarded. Figures: the curve by updates of the reward while training (`train`, of the sampled answers), of the test's
+sums (`sampled`: mean chance of the right answer at temperature 1; `greedy`: share right), and of KL from the start in
+nats an answer. What is cut short by --seconds goes on with the same command.
 """
 
 import time

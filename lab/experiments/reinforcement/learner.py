@@ -79,7 +79,7 @@ class Learner:
 
     @torch.no_grad()
     def score(self) -> dict[str, float]:
-        """Of the test's sums: the mean chance of the right answer at temperature 1, the share that greedy choice gets."""
+        """Of the test's sums: mean chance of the right answer at temperature 1, share that greedy choice gets."""
         chance, hits = 0.0, 0.0
         for prompts, answers in zip(*(x.split(2048) for x in self.test), strict=True):
             logits = policy.next_tokens(self.net, torch.cat([prompts, answers[:, :-1]], 1), answers.shape[1])

@@ -9,7 +9,7 @@ from lab.experiments.rivals import Rival, rectangle
 
 @torch.no_grad()
 def sample(net: Rival, prompts: Tensor, length: int, pick: torch.Generator) -> Tensor:
-    """Answers [B,length] at temperature 1 to prompts [B,P]; the prefix, which is short, is run again for every token."""
+    """Answers [B,length] at temperature 1 to prompts [B,P]. The short prefix is run again for every token."""
     tokens = prompts
     for _ in range(length):
         chances = next_tokens(net, tokens, 1)[:, 0].softmax(-1)
