@@ -1,1 +1,1 @@
-"""The paper's experiments at the size of one GPU: a folder each, with a config and a command. See lab/README.md."""
+"""The paper's experiments at the size of one GPU: a folder each, with a config.toml and a command."""
