@@ -3,6 +3,7 @@
 The parts are those of lab/net.py, every MLP dense. The sizes are made equal by the width of the MLPs.
 """
 
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -132,8 +133,12 @@ def parameters(kind: str, config: dict) -> int:
 
 def rectangle(tokens: Tensor) -> Row:
     """The row of a batch [B,T] of sequences of one length."""
-    batch, length = tokens.shape
-    return Row(torch.arange(0, batch * length + 1, length, dtype=torch.int32), tokens.device)
+    return _rectangle(*tokens.shape, tokens.device)
+
+
+@lru_cache(maxsize=64)
+def _rectangle(batch: int, length: int, device: torch.device) -> Row:
+    return Row(torch.arange(0, batch * length + 1, length, dtype=torch.int32), device)
 
 
 def remember_on_cpu(

@@ -4,8 +4,8 @@
 
 Cases: `prefill-KIND` (seconds until each length is read), `decode-KIND-LENGTH` (median ms of a token; bytes of latents
 and state that this context holds), `operators-LENGTH` (on a GPU with flash-linear-attention: ms of a recurrence by our
-KDA, its KDA and its Gated DeltaNet). The engine has no Gated DeltaNet: KDA's kernels take a gate of equal numbers in the
-time of any other gate, so a GDN hybrid is not measured as a third engine, only its recurrence in the last cases.
+KDA, its KDA and its Gated DeltaNet). The engine has no Gated DeltaNet: KDA's kernels take a gate of equal numbers in
+the time of any other gate, so a GDN hybrid is not measured as a third engine, only its recurrence in the last cases.
 Random weights. MLA in every layer has its MLPs widened to the hybrid's number of parameters, which the results tell.
 """
 
@@ -15,25 +15,25 @@ from typing import Any
 import torch
 
 from engine.model import KimiLinear
-from lab.experiments.common import Clock, Results, arguments, progress
+from lab.experiments.common import Clock, Results, arguments, settings, wanted
 from lab.experiments.efficiency import measuring
 
 KINDS = ("hybrid", "mla")
 
 
 def main() -> None:
-    args = arguments(__doc__)
-    bench = Bench(args, Results(args.out), Clock(args.seconds))
+    args = arguments(__doc__ or "", "efficiency")
+    bench = Bench(args, settings(args.config, args.miniature), Results(args.out), Clock(args.seconds))
     if args.device.type == "cuda":
-        for length in args.settings["operators"]:
+        for length in bench.own["operators"]:
             bench.case(f"operators-{length}", lambda n=length: measuring.operators(bench.heads(), n))
     for kind in KINDS:
         bench.of(kind)
 
 
 class Bench:
-    def __init__(self, args: argparse.Namespace, results: Results, clock: Clock):
-        self.args, self.own, self.results, self.clock = args, args.settings, results, clock
+    def __init__(self, args: argparse.Namespace, own: dict[str, Any], results: Results, clock: Clock):
+        self.args, self.own, self.results, self.clock = args, own, results, clock
 
     def heads(self) -> int:
         return measuring.shape(self.own, "hybrid").kda_heads
@@ -54,11 +54,10 @@ class Bench:
         self.case(f"prefill-{kind}", lambda: {"seconds": measuring.prefill(made(), *own)} | size)
 
     def case(self, name: str, measure: Any) -> None:
-        wanted = not self.args.only or any(word in name for word in self.args.only)
-        if not wanted or self.results.done(name, self.own) or self.clock.over():
+        if not wanted(name, self.args.only) or self.results.done(name, self.own) or self.clock.over():
             return
         found = measure()
-        progress(f"{name}: {found}, {self.clock.spent():.0f} s")
+        print(f"{name}: {found}, {self.clock.left():.0f} s left", flush=True)
         self.results.put(name, self.own, **found)
         if self.args.device.type == "cuda":
             torch.cuda.empty_cache()

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lab.experiments.common import Checkpoint, Clock, Results, arguments, progress
+from lab.experiments.common import Checkpoint, Clock, Results, arguments, settings, wanted
 from lab.experiments.longcontext.rows import measured, stream
 from lab.experiments.longcontext.tasks import ASKED, Source
 from lab.experiments.longcontext.text import Texts, texts
@@ -26,20 +26,21 @@ WORKERS = 8  # that draw rows for a GPU
 
 
 def main() -> None:
-    args = arguments(__doc__)
-    results, clock, own = Results(args.out), Clock(args.seconds), args.settings
+    args = arguments(__doc__ or "", "longcontext")
+    own, results, clock = settings(args.config, args.miniature), Results(args.out), Clock(args.seconds)
     named = [(f"{kind}-{seed}", kind, seed) for seed in own["seeds"] for kind in own["models"]]
-    left = [one for one in named if not args.only or any(word in one[0] for word in args.only)]
-    left = [one for one in left if not results.done(one[0], own)]
+    left = [one for one in named if wanted(one[0], args.only) and not results.done(one[0], own)]
     if left:
         found = texts(own["model"]["vocabulary"], own["files"] or None)
-        progress(f"{sum(map(len, found.running))} tokens of text, {sum(map(len, found.functions))} functions")
+        tokens, functions = (sum(map(len, parts)) for parts in (found.running, found.functions))
+        print(f"{tokens} tokens of text, {functions} functions, {clock.seconds - clock.left():.0f} s", flush=True)
     for case, kind, seed in left:
         if not clock.over():
-            run = Run(kind, seed, own, found, args.device, Checkpoint(args.out / "checkpoints" / f"{case}.pt"))
+            run = Run(kind, seed, own, found, args.device, Checkpoint(args.checkpoints / f"{case}.pt"))
             if run.train(clock, case) and run.test(clock, case):
                 size = sum(p.numel() for p in run.net.parameters())
                 results.put(case, own, parameters=size, curve=run.curve, scores=run.scores)
+                run.checkpoint.drop()
 
 
 class Run:
@@ -50,27 +51,29 @@ class Run:
         self.net: Rival = rival(kind, own["model"], device)
         self.optimiser = Optimiser(self.net, self.training["muon"], self.training["adam"])
         self.step, self.curve, self.scores = 0, list[dict[str, float]](), dict[str, dict[str, Any]]()
-        state = checkpoint.load()
+        state = checkpoint.load(device)
         if state:
             self.net.load_state_dict(state["net"])
-            self.optimiser.load({name: x.to(device) for name, x in state["optimiser"].items()})
+            self.optimiser.load(state["optimiser"])
             self.step, self.curve, self.scores = state["step"], state["curve"], state["scores"]
 
     def save(self) -> None:
-        state = {"net": self.net.state_dict(), "optimiser": self.optimiser.state()}
-        self.checkpoint.save(state | {"step": self.step, "curve": self.curve, "scores": self.scores})
+        held = {"net": self.net.state_dict(), "optimiser": self.optimiser.state()}
+        self.checkpoint.save(**held, step=self.step, curve=self.curve, scores=self.scores)
 
     def train(self, clock: Clock, case: str) -> bool:
         """Whether all steps are taken."""
-        gpu, saved, steps = self.device.type == "cuda", time.monotonic(), self.training["steps"]
-        source = Source.of(self.found, False)
+        gpu, steps, first = self.device.type == "cuda", self.training["steps"], self.step
+        source, began = Source.of(self.found, False), time.monotonic()
+        saved = began
         for row in stream(source, self.training, self.step, WORKERS if gpu else 0, gpu) if self.step < steps else ():
             losses = self.learn(row)
             self.step += 1
             if self.step % self.training["look"] == 0:
                 answers, text = losses.tolist()
                 self.curve.append({"step": self.step, "answers": answers, "text": text})
-                progress(f"{case}: {self.curve[-1]}, {clock.spent():.0f} s")
+                rate = (self.step - first) / (time.monotonic() - began)
+                clock.say(case, self.step, steps, rate, answers=answers, text=text)
             if clock.over():
                 break
             if time.monotonic() - saved > SAVING:
@@ -86,8 +89,8 @@ class Run:
         losses = self.net.losses(x, targets)
         (losses * weights).sum().div(weights.sum()).backward()
         self.optimiser.step(share(self.step, self.training["steps"]))
-        full = weights == 1.0
-        return torch.stack([losses.detach()[mask].mean() for mask in (full, ~full)])
+        parts = weights == 1.0, weights < 1.0
+        return torch.stack([(losses.detach() * part).sum() / part.sum().clamp(min=1) for part in parts])
 
     def test(self, clock: Clock, case: str) -> bool:
         """Asks at every length what was not asked yet; whether all is."""
@@ -98,7 +101,7 @@ class Run:
                     found = measured(self.net, source, task, length, own["count"], own["tokens"])
                     self.scores[f"{task}-{length}"] = found
             line = [f"{task} {self.scores.get(f'{task}-{length}', {}).get('value')}" for task in ASKED]
-            progress(f"{case} at {length}: {', '.join(line)}, {clock.spent():.0f} s")
+            print(f"{case} at {length}: {', '.join(line)}", flush=True)
         self.save()
         return len(self.scores) == len(own["lengths"]) * len(ASKED)
 

@@ -9,54 +9,55 @@ nats an answer. What is cut short by --seconds goes on with the same command.
 """
 
 import time
-from pathlib import Path
 
-import torch
-
-from lab.experiments.common import Checkpoint, Clock, Results, arguments, progress
+from lab.experiments.common import Checkpoint, Clock, Results, arguments, settings, wanted
 from lab.experiments.reinforcement.learner import Learner
 
 SAVING = 30  # seconds
 
 
 def main() -> None:
-    args = arguments(__doc__)
-    results, clock, own = Results(args.out), Clock(args.seconds), args.settings
+    args = arguments(__doc__ or "", "reinforcement")
+    own, results, clock = settings(args.config, args.miniature), Results(args.out), Clock(args.seconds)
     for case, kind, seed in ((f"{kind}-{seed}", kind, seed) for seed in own["seeds"] for kind in own["models"]):
-        wanted = not args.only or any(word in case for word in args.only)
-        if wanted and not results.done(case, own) and not clock.over():
-            run(case, Learner(kind, seed, own, args.device), results, clock, args.out / "checkpoints", own)
+        if wanted(case, args.only) and not results.done(case, own) and not clock.over():
+            learner = Learner(kind, seed, own, args.device)
+            checkpoint = Checkpoint(args.checkpoints / f"{case}.pt")
+            if run(case, learner, checkpoint, clock):
+                size = sum(p.numel() for p in learner.net.parameters())
+                results.put(case, own, parameters=size, taught=learner.taught, curve=learner.curve)
+                checkpoint.drop()
 
 
-def run(case: str, learner: Learner, results: Results, clock: Clock, folder: Path, own: dict) -> None:
-    """Goes on from the checkpoint until the case is done or the time is up."""
-    checkpoint, saved, updates = Checkpoint(folder / f"{case}.pt"), time.monotonic(), own["rewarding"]["updates"]
-    state = checkpoint.load()
+def run(case: str, learner: Learner, checkpoint: Checkpoint, clock: Clock) -> bool:
+    """Goes on from the checkpoint until all updates are made, or the time is up: whether they are."""
+    updates, saved = learner.rewarding["updates"], time.monotonic()
+    state = checkpoint.load(learner.pick.device)
     if state:
         learner.load(state)
+    began, first = time.monotonic(), learner.updates
     while learner.updates < updates and not clock.over():
-        advance(case, learner)
+        if not advance(case, learner):
+            began = time.monotonic()
+        else:
+            rate = (learner.updates - max(first, 0)) / (time.monotonic() - began)
+            clock.say(case, learner.updates, updates, rate, **learner.curve[-1])
         if time.monotonic() - saved > SAVING:
-            checkpoint.save(learner.state())
+            checkpoint.save(**learner.state())
             saved = time.monotonic()
-    checkpoint.save(learner.state())
-    if learner.updates >= updates:
-        results.put(case, own, parameters=count(learner.net), taught=learner.taught, curve=learner.curve)
+    checkpoint.save(**learner.state())
+    return learner.updates >= updates
 
 
-def advance(case: str, learner: Learner) -> None:
+def advance(case: str, learner: Learner) -> bool:
+    """A step of teaching or, when the model is good enough, an update: whether it was one."""
     if learner.teach():
-        return
+        return False
     if learner.updates < 0:
         learner.begin()
-        progress(f"{case}: taught in {learner.taught} steps, {learner.curve[-1]}")
+        print(f"{case}: taught in {learner.taught} steps, {learner.curve[-1]}", flush=True)
     learner.update()
-    if learner.updates % 50 == 0:
-        progress(f"{case}: {learner.curve[-1]}")
-
-
-def count(net: torch.nn.Module) -> int:
-    return sum(p.numel() for p in net.parameters())
+    return True
 
 
 if __name__ == "__main__":
