@@ -89,7 +89,7 @@ class Run:
         losses = self.net.losses(x, targets)
         (losses * weights).sum().div(weights.sum()).backward()
         self.optimiser.step(share(self.step, self.training["steps"]))
-        parts = weights == 1.0, weights < 1.0
+        parts = weights == 1.0, (weights > 0.0) & (weights < 1.0)
         return torch.stack([(losses.detach() * part).sum() / part.sum().clamp(min=1) for part in parts])
 
     def test(self, clock: Clock, case: str) -> bool:

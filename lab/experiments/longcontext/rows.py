@@ -46,7 +46,7 @@ class Rows(Dataset):
             yield draw("text", room, self.source, pick)
 
     def weights(self, one: Sample) -> np.ndarray:
-        weights = np.full(len(one.ids), self.training["read"] if one.answers else 1.0)
+        weights = np.full(len(one.ids), self.training["read"])
         for first, last in one.answers:
             weights[first:last] = 1.0
         return weights
