@@ -22,7 +22,7 @@ from kernels.gpu import moe as ours
 from kernels.gpu.moe import Tiles
 
 Trial = dict[str, Any]  # constants that are set otherwise
-PAIRS: list[Trial] = [{}, {"WARPS": 1}, {"REGISTERS": None}, {"REGISTERS": 104}, {"HELD": 20}, {"WARPS": 2}]
+PAIRS: list[Trial] = [{}, {"HELD": 12}, {"HELD": 8}, {"WARPS": 2}, {"HELD": 16}, {"HELD": 36}]
 FEW: list[Trial] = [{}, {"DESCRIBE": False}, *({"UP": {16: Tiles(*t)}} for t in [(64, 128, 4, 3), (64, 128, 4, 2)])]
 MANY: list[Trial] = [
     {},
