@@ -26,25 +26,15 @@ import kernels.gpu.kda_forward as forward
 from bench.h200.kda_training import LONG, SHORT, definition, make, ours, step
 from bench.h200.measuring import errors
 
-SCANS: list[dict[str, Any]] = [
-    {},
-    {"part": 64, "num_stages": 3},
-    {"part": 64, "num_warps": 8, "num_stages": 3},
-    {"part": 128, "num_warps": 8, "num_stages": 2},
-    {"num_stages": 1},
-    {"part": 64, "num_stages": 1},
-]
+SCANS: list[dict[str, Any]] = [{}, {"part": 32}, {"part": 128, "num_warps": 8, "num_stages": 2}, {"num_stages": 2}]
 PLAN: dict[tuple[Any, str], list[dict[str, Any]]] = {  # the first is what the kernels have
-    (forward, "NORMS"): [{}, {"num_warps": 4, "maxnreg": None}, {"num_warps": 4}],
-    (forward, "FACTORS"): [{}, {"num_warps": 8, "maxnreg": 128}, {"ahead": False}, {"maxnreg": 168}],
+    (forward, "NORMS"): [{}, {"num_warps": 4, "maxnreg": 255}],
+    (forward, "FACTORS"): [{}],
     (forward, "SCAN"): SCANS,
     (backward, "SCAN"): SCANS,
-    (backward, "VALUES"): [{}, {"num_stages": 1}, {"part": 32}, {"num_warps": 8, "maxnreg": 128}],
-    (backward, "KEYS"): [
-        {}, {"num_stages": 1}, {"ahead": False}, {"num_warps": 16}, {"maxnreg": None},
-        {"num_warps": 4, "maxnreg": None},
-    ],
-}  # fmt: skip
+    (backward, "VALUES"): [{}, {"num_stages": 1}, {"part": 32}],
+    (backward, "KEYS"): [{}, {"maxnreg": 255}, {"num_stages": 1}, {"num_warps": 4, "maxnreg": 255}],
+}
 
 
 def main() -> None:
