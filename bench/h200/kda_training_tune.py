@@ -11,19 +11,17 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import torch
-import triton
 from triton.runtime.jit import JITFunction
 
 import kernels.gpu.kda_backward as backward
 import kernels.gpu.kda_forward as forward
-from bench.h200.kda_training import LONG, SHORT, definition, make, ours, step
+from bench.h200.kda_training import LONG, SHORT, definition, make, only_compiling, ours, step
 from bench.h200.measuring import errors
 
 SCANS: list[dict[str, Any]] = [{}, {"part": 32}, {"part": 128, "num_warps": 8, "num_stages": 2}, {"num_stages": 2}]
@@ -46,7 +44,10 @@ def main() -> None:
     short, (long, shut) = run(*SHORT), (run(*LONG[:3], gate) for gate in ("48B", "shut"))
     expected = definition(*make(SHORT[0] * SHORT[1], *SHORT[2:]), SHORT[0])
     rounds = list(zip_longest(*PLAN.values(), fillvalue=None))
-    compile_all(rounds, long)
+    with only_compiling():
+        for options in rounds:
+            with configured(options):
+                long()
     for options in rounds:
         if time.monotonic() > deadline:
             break
@@ -74,18 +75,6 @@ def configured(options: tuple[dict[str, Any] | None, ...]) -> Iterator[None]:
     yield
     for (module, name), value in kept.items():
         setattr(module, name, value)
-
-
-def compile_all(rounds: list[tuple[dict[str, Any] | None, ...]], call) -> None:
-    """Side by side: nothing is launched, and what does not compile says so later."""
-    launch = JITFunction.run
-    JITFunction.run = lambda *given, warmup, **named: launch(*given, warmup=True, **named)
-    torch.autograd.set_multithreading_enabled(False)  # else the backward would not see the mode
-    with ThreadPoolExecutor(16) as pool, triton.AsyncCompileMode(pool, ignore_errors=True):
-        for options in rounds:
-            with configured(options):
-                call()
-    JITFunction.run = launch
 
 
 def launches(call, times: int = 5) -> dict[str, float]:
