@@ -11,40 +11,28 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import torch
-import triton
 from triton.runtime.jit import JITFunction
 
 import kernels.gpu.kda_backward as backward
 import kernels.gpu.kda_forward as forward
-from bench.h200.kda_training import LONG, SHORT, definition, make, ours, step
+from bench.h200.kda_training import LONG, SHORT, definition, make, only_compiling, ours, step
 from bench.h200.measuring import errors
 
-SCANS: list[dict[str, Any]] = [
-    {},
-    {"part": 64, "num_stages": 3},
-    {"part": 64, "num_warps": 8, "num_stages": 3},
-    {"part": 128, "num_warps": 8, "num_stages": 2},
-    {"num_stages": 1},
-    {"part": 64, "num_stages": 1},
-]
+SCANS: list[dict[str, Any]] = [{}, {"part": 32}, {"part": 128, "num_warps": 8, "num_stages": 2}, {"num_stages": 2}]
 PLAN: dict[tuple[Any, str], list[dict[str, Any]]] = {  # the first is what the kernels have
-    (forward, "NORMS"): [{}, {"num_warps": 4, "maxnreg": None}, {"num_warps": 4}],
-    (forward, "FACTORS"): [{}, {"num_warps": 8, "maxnreg": 128}, {"ahead": False}, {"maxnreg": 168}],
+    (forward, "NORMS"): [{}, {"num_warps": 4, "maxnreg": 255}],
+    (forward, "FACTORS"): [{}],
     (forward, "SCAN"): SCANS,
     (backward, "SCAN"): SCANS,
-    (backward, "VALUES"): [{}, {"num_stages": 1}, {"part": 32}, {"num_warps": 8, "maxnreg": 128}],
-    (backward, "KEYS"): [
-        {}, {"num_stages": 1}, {"ahead": False}, {"num_warps": 16}, {"maxnreg": None},
-        {"num_warps": 4, "maxnreg": None},
-    ],
-}  # fmt: skip
+    (backward, "VALUES"): [{}, {"num_stages": 1}, {"part": 32}],
+    (backward, "KEYS"): [{}, {"maxnreg": 255}, {"num_stages": 1}, {"num_warps": 4, "maxnreg": 255}],
+}
 
 
 def main() -> None:
@@ -56,7 +44,10 @@ def main() -> None:
     short, (long, shut) = run(*SHORT), (run(*LONG[:3], gate) for gate in ("48B", "shut"))
     expected = definition(*make(SHORT[0] * SHORT[1], *SHORT[2:]), SHORT[0])
     rounds = list(zip_longest(*PLAN.values(), fillvalue=None))
-    compile_all(rounds, long)
+    with only_compiling():
+        for options in rounds:
+            with configured(options):
+                long()
     for options in rounds:
         if time.monotonic() > deadline:
             break
@@ -84,18 +75,6 @@ def configured(options: tuple[dict[str, Any] | None, ...]) -> Iterator[None]:
     yield
     for (module, name), value in kept.items():
         setattr(module, name, value)
-
-
-def compile_all(rounds: list[tuple[dict[str, Any] | None, ...]], call) -> None:
-    """Side by side: nothing is launched, and what does not compile says so later."""
-    launch = JITFunction.run
-    JITFunction.run = lambda *given, warmup, **named: launch(*given, warmup=True, **named)
-    torch.autograd.set_multithreading_enabled(False)  # else the backward would not see the mode
-    with ThreadPoolExecutor(16) as pool, triton.AsyncCompileMode(pool, ignore_errors=True):
-        for options in rounds:
-            with configured(options):
-                call()
-    JITFunction.run = launch
 
 
 def launches(call, times: int = 5) -> dict[str, float]:

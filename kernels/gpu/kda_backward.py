@@ -26,9 +26,8 @@ from kernels.gpu.kda_forward import (
     LEVELS,
     ROWS,
     Factors,
-    ahead,
-    call,
     chunk_rows,
+    columns,
     decays,
     exact_sums,
     paired,
@@ -38,10 +37,10 @@ from kernels.gpu.kda_forward import (
 from kernels.gpu.packing import CHUNK, Packing
 
 # One configuration of each launch. part: value channels of a program of the scan, taken at a time by the others.
-SCAN: dict[str, Any] = {"part": 32, "num_warps": 4, "num_stages": 3}
-VALUES: dict[str, Any] = {"part": 64, "num_warps": 4, "num_stages": 3, "maxnreg": None}
+SCAN: dict[str, Any] = {"part": 64, "num_warps": 4, "num_stages": 3}
+VALUES: dict[str, Any] = {"part": 64, "num_warps": 4, "num_stages": 3}
 KEYS: dict[str, Any] = {  # width: key channels of a program; 128 registers leave room for two programs on an SM
-    "width": 64, "part": 64, "num_warps": 8, "num_stages": 3, "maxnreg": 128, "ahead": True,
+    "width": 64, "part": 64, "num_warps": 8, "num_stages": 3, "maxnreg": 128,
 }  # fmt: skip
 SHUT = tl.constexpr(43.0)  # bits: a token that leaves less than 2^-43; of its dg there is only rounding to be had
 PRECISION = tl.constexpr("tf32x3")  # of fp32 operands: plain TF32 rounds a pair's two sides differently
@@ -118,25 +117,25 @@ def _values(do, o, v, b, R, N, dN, dv, db, dP, dM, along, starts, first_chunk, s
 
 @triton.jit
 def _pairs(dP, dM, q_unit, k_unit, G, reach, at, c, dq, dk, dG, K: tl.constexpr):
-    """Adds what the pairs of rows of a chunk give (§4.5, line 7) to dq, dk and dG [64,channels]."""
-    i = tl.arange(0, ROWS)
+    """Adds what the pairs of different rows of a chunk give (§4.5, line 7) to dq, dk and dG [64,channels].
+
+    Everything is loaded twice in a round: there are not the registers to keep it.
+    """
     dtype = dP.dtype.element_ty
-    square = i[:, None] * ROWS + i[None]
-    own = tl.load(dP + i * (ROWS + 1)).to(tl.float32)[:, None]
-    dq += own * tl.load(k_unit + at)
-    dk += own * tl.load(q_unit + at)
+    square = tl.arange(0, ROWS)[:, None] * ROWS + tl.arange(0, ROWS)[None]
     for level in range(tl.maximum(reach, 1) - 1, LEVELS):
-        tl.debug_barrier()  # or the loads move out of the loop, and there are not the registers for that
+        tl.debug_barrier()  # or the loads move out of the loop
+        by_q, by_k = tl.load(dP + square), tl.load(dM + square)
         late, early = decays(G, at, c, level, reach, K)
         k_early = (tl.load(k_unit + at) * early).to(dtype)
         k_late = (tl.load(k_unit + at) * late).to(dtype)
         q_late = (tl.load(q_unit + at) * late).to(dtype)
-        pairs = tl.where(paired(level, reach), tl.load(dP + square), 0.0)
-        of_q = tl.dot(pairs, k_early, input_precision=PRECISION)
-        to_q = tl.dot(tl.trans(pairs), q_late, input_precision=PRECISION)
-        pairs = tl.where(paired(level, reach), tl.load(dM + square), 0.0)
-        of_k = tl.dot(pairs, k_early, input_precision=PRECISION)
-        to_k = tl.dot(tl.trans(pairs), k_late, input_precision=PRECISION)
+        by_q = tl.where(paired(level, reach), by_q, 0.0)
+        of_q = tl.dot(by_q, k_early, input_precision=PRECISION)
+        to_q = tl.dot(tl.trans(by_q), q_late, input_precision=PRECISION)
+        by_k = tl.where(paired(level, reach), by_k, 0.0)
+        of_k = tl.dot(by_k, k_early, input_precision=PRECISION)
+        to_k = tl.dot(tl.trans(by_k), k_late, input_precision=PRECISION)
         tl.debug_barrier()
         late, early = decays(G, at, c, level, reach, K)
         k = tl.load(k_unit + at)
@@ -189,46 +188,41 @@ def _gate(dg, z, rate, LOWER: tl.constexpr):
 def _keys(do, dv, N, states, d_states, dP, dM, q_unit, k_unit, G, reach, lengths, along, a, A_log, dt_bias,
           dq, dk, da, d_rate, d_bias, starts, first_chunk, sequence_of, do_stride, a_stride, H, CHUNKS,
           SCALE: tl.constexpr, K: tl.constexpr, V: tl.constexpr, WIDTH: tl.constexpr,
-          PART: tl.constexpr, STAGES: tl.constexpr, AHEAD: tl.constexpr, LOWER: tl.constexpr):  # fmt: skip
+          PART: tl.constexpr, STAGES: tl.constexpr, LOWER: tl.constexpr):  # fmt: skip
     """``d_rate`` [K/WIDTH,chunks,H], ``d_bias`` [chunks,H,K]: sums over a chunk's rows, for A_log and dt_bias."""
     part, h, chunk = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     row, real = chunk_rows(chunk, starts, first_chunk, sequence_of)
     i, c = tl.arange(0, ROWS), part * WIDTH + tl.arange(0, WIDTH)
     keys, square = tile(chunk, h, H, ROWS * K), tile(chunk, h, H, ROWS * ROWS)
     q, k, G, dP, dM = q_unit + keys, k_unit + keys, G + keys, dP + square, dM + square
-    call(q + i * K + part * WIDTH, WIDTH // 64, AHEAD)
-    call(k + i * K + part * WIDTH, WIDTH // 64, AHEAD)
-    call(G + i * K + part * WIDTH, WIDTH // 32, AHEAD)
-    call(dP + i * ROWS, 1, AHEAD)
-    call(dM + i * ROWS, 1, AHEAD)
-    call(a + tl.where(real, row, tl.min(row, 0)) * a_stride + h * K + part * WIDTH, WIDTH // 64, AHEAD)
+    at = i[:, None] * K + c[None]
+    g, key, query = tl.load(G + at), tl.load(k + at), tl.load(q + at)  # on their way while the states are multiplied
+    last, own = tl.load(G + (ROWS - 1) * K + c), tl.load(dP + i * (ROWS + 1)).to(tl.float32)
+    blocks = tl.load(reach + chunk * H + h)
     read, missed, written, kept = _state(
         do, dv, N, states, d_states, row * do_stride + h * V, (row * H + h) * V, real,
         tile(chunk, h, H, ROWS * V), tile(chunk, h, H, K * V), c, V, PART, WIDTH, STAGES,
     )  # fmt: skip
-    at = i[:, None] * K + c[None]
-    last = tl.load(G + (ROWS - 1) * K + c)
-    since_start = tl.exp2(tl.load(G + at))
-    read *= since_start
-    missed *= since_start
-    written *= tl.exp2(last[None] - tl.load(G + at))
-    until_end = tl.load(k + at) * written
+    read *= tl.exp2(g)
+    missed *= tl.exp2(g)
+    written *= tl.exp2(last[None] - g)
+    until_end = key * written
     across = kept * tl.exp2(last) + tl.sum(until_end, 0)
-    dG = tl.load(q + at) * read - tl.load(k + at) * missed - until_end
-    blocks = tl.load(reach + chunk * H + h)
-    x, y, dG = _pairs(dP, dM, q, k, G, blocks, at, c, read, written - missed, dG, K)
-    to = (row * H + h)[:, None] * K + c[None]
-    rate = tl.load(lengths + tile(chunk, h, H, ROWS) + i)
-    along_q = tl.load(along + tile(chunk, h, H, ROWS) + i) / (SCALE * SCALE)
-    x = (rate * SCALE)[:, None] * (x - along_q[:, None] * tl.load(q + at))
-    tl.store(dq + to, x.to(dq.dtype.element_ty), mask=real[:, None])
-    rate = tl.load(lengths + tile(CHUNKS + chunk, h, H, ROWS) + i)
-    along_k = tl.load(along + tile(CHUNKS + chunk, h, H, ROWS) + i)
-    y = rate[:, None] * (y - along_k[:, None] * tl.load(k + at))
-    tl.store(dk + to, y.to(dk.dtype.element_ty), mask=real[:, None])
-    dg = exact_sums(tl.where(i[:, None] <= i[None], 1.0, 0.0).to(tl.bfloat16), dG) + across[None]
+    dG = query * read - key * missed - until_end
+    x, y = read + own[:, None] * key, written - missed + own[:, None] * query
+    q_rows, k_rows = tile(chunk, h, H, ROWS) + i, tile(CHUNKS + chunk, h, H, ROWS) + i
+    along_q, along_k = tl.load(along + q_rows) / (SCALE * SCALE), tl.load(along + k_rows)
+    q_rate, k_rate = tl.load(lengths + q_rows) * SCALE, tl.load(lengths + k_rows)
+    x, y, dG = _pairs(dP, dM, q, k, G, blocks, at, c, x, y, dG, K)
     z = tl.load(a + (row * a_stride + h * K)[:, None] + c[None], mask=real[:, None], other=0.0).to(tl.float32)
     z += tl.load(dt_bias + h * K + c)[None] + 0.0 * across[None]  # so that all is done where dg lies
+    key, query = tl.load(k + at), tl.load(q + at)
+    to = (row * H + h)[:, None] * K + c[None]
+    x = q_rate[:, None] * (x - along_q[:, None] * query)
+    tl.store(dq + to, x.to(dq.dtype.element_ty), mask=real[:, None])
+    y = k_rate[:, None] * (y - along_k[:, None] * key)
+    tl.store(dk + to, y.to(dk.dtype.element_ty), mask=real[:, None])
+    dg = exact_sums(tl.where(i[:, None] <= i[None], 1.0, 0.0).to(tl.bfloat16), dG) + across[None]
     dg, d_log = _gate(tl.where(real[:, None], dg, 0.0), z, tl.exp(tl.load(A_log + h)), LOWER)
     tl.store(d_rate + (part * CHUNKS + chunk) * H + h, tl.sum(tl.sum(d_log, 1), 0))
     tl.store(da + to, dg.to(da.dtype.element_ty), mask=real[:, None])
@@ -244,7 +238,7 @@ def backward(
     tables = (packing.starts, packing.first_chunk, packing.sequence_of)
     dN, d_states = torch.empty_like(f.N), torch.empty_like(f.states)
     d_state = torch.empty((packing.sequences, H, K, V), dtype=torch.float32, device=v.device)
-    part = min(V, SCAN["part"])
+    part = columns(f.W, SCAN["part"], packing.sequences * H, V)
     _scan[(V // part, H, packing.sequences)](
         do, d_state if d_final is None else d_final, f.read, f.write, f.G, f.P, f.W, dN, d_states, d_state,
         *tables[:2], do.stride(0), H, K=K, V=V, PART=part, FINAL=d_final is not None,
@@ -256,7 +250,7 @@ def backward(
     _values[(H, chunks)](
         do, o, v, b, f.R, f.N, dN, dv, db, dP, dM, along, *tables, do.stride(0), v.stride(0), b.stride(0), H, chunks,
         K=K, V=V, PART=part, STAGES=stages(f.N, 5 * part, VALUES["num_stages"]),
-        num_warps=VALUES["num_warps"], maxnreg=VALUES["maxnreg"], num_stages=1,
+        num_warps=VALUES["num_warps"], num_stages=1,
     )  # fmt: skip
     del dN
     dq, dk, da = (torch.empty(a.shape, dtype=kind, device=o.device) for kind in (o.dtype, o.dtype, a.dtype))
@@ -267,6 +261,6 @@ def backward(
         do, dv, f.N, f.states, d_states, dP, dM, f.q, f.k, f.G, f.reach, f.lengths, along, a, A_log, dt_bias,
         dq, dk, da, d_rate, d_bias, *tables, do.stride(0), a.stride(0), H, chunks,
         SCALE=K**-0.5, K=K, V=V, WIDTH=width, PART=part, STAGES=stages(f.N, 5 * part, KEYS["num_stages"]),
-        AHEAD=ahead(KEYS, f.k), LOWER=lower_bound, num_warps=KEYS["num_warps"], maxnreg=KEYS["maxnreg"], num_stages=1,
+        LOWER=lower_bound, num_warps=KEYS["num_warps"], maxnreg=KEYS["maxnreg"], num_stages=1,
     )  # fmt: skip
     return dq, dk, dv, da, db, d_rate.sum(0), d_bias.sum(0), d_state

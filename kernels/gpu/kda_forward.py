@@ -28,8 +28,8 @@ ROWS = tl.constexpr(CHUNK)
 LEVELS = tl.constexpr(6)
 # One configuration of each launch. 128 registers a thread leave room for two programs of 8 warps on an SM.
 NORMS: dict[str, Any] = {"num_warps": 8, "maxnreg": 128}
-FACTORS: dict[str, Any] = {"part": 64, "num_warps": 4, "maxnreg": None, "ahead": True}  # channels taken at a time
-SCAN: dict[str, Any] = {"part": 32, "num_warps": 4, "num_stages": 3}  # value channels of a program
+FACTORS: dict[str, Any] = {"part": 64, "num_warps": 4}  # key channels taken at a time
+SCAN: dict[str, Any] = {"part": 64, "num_warps": 4, "num_stages": 3}  # value channels of a program
 HARMLESS = tl.constexpr(100.0)  # bits: both factors and their sums stay inside fp32 and bf16
 
 
@@ -183,7 +183,7 @@ def _factors(q_unit, k_unit, G, reach, v, b, P, R, U, W, starts, first_chunk, se
     call(k_unit + keys + i * K, K // 64, AHEAD)
     call(G + keys + i * K, K // 32, AHEAD)
     row, real = chunk_rows(chunk, starts, first_chunk, sequence_of)
-    call(v + tl.where(real, row, tl.min(row, 0)) * v_stride + h * V, (V + 63) // 64, AHEAD)
+    call(v + tl.where(real, row, 0) * v_stride + h * V, (V + 63) // 64, AHEAD)
     dtype = k_unit.dtype.element_ty
     blocks = tl.load(reach + chunk * H + h)
     M = tl.zeros([ROWS, ROWS], tl.float32)
@@ -203,19 +203,16 @@ def _factors(q_unit, k_unit, G, reach, v, b, P, R, U, W, starts, first_chunk, se
             scores += tl.where(paired(level, blocks), tl.dot((x * late).to(dtype), y), 0.0)
     square = tile(chunk, h, H, ROWS * ROWS) + i[:, None] * ROWS + i[None]
     tl.store(P + square, scores.to(dtype))
+    c = tl.arange(0, V)  # what the inverse is for is loaded before it is made
+    values = tl.load(v + (row * v_stride + h * V)[:, None] + c[None], mask=real[:, None], other=0.0).to(dtype)
+    at = keys + i[:, None] * K + tl.arange(0, K)[None]
+    decayed = (tl.load(k_unit + at) * tl.exp2(tl.load(G + at))).to(dtype)
     beta = tl.where(real, tl.sigmoid(tl.load(b + row * b_stride + h, mask=real, other=0.0).to(tl.float32)), 0.0)
     inverse = _inverse(beta[:, None] * M, INVERSE)
     tl.store(R + square, inverse.to(dtype))
     inverse = (inverse * beta[None]).to(dtype)
-    for start in range(0, V, PART):
-        c = start + tl.arange(0, PART)
-        x = tl.load(v + (row * v_stride + h * V)[:, None] + c[None], mask=real[:, None], other=0.0).to(dtype)
-        out = tile(chunk, h, H, ROWS * V) + i[:, None] * V + c[None]
-        tl.store(U + out, tl.dot(inverse, x).to(dtype))
-    for start in range(0, K, PART):
-        at = keys + i[:, None] * K + (start + tl.arange(0, PART))[None]
-        x = (tl.load(k_unit + at) * tl.exp2(tl.load(G + at))).to(dtype)
-        tl.store(W + at, tl.dot(inverse, x).to(dtype))
+    tl.store(U + tile(chunk, h, H, ROWS * V) + i[:, None] * V + c[None], tl.dot(inverse, values).to(dtype))
+    tl.store(W + at, tl.dot(inverse, decayed).to(dtype))
 
 
 @triton.jit
@@ -272,12 +269,12 @@ def forward(
     _factors[(H, chunks)](
         q_unit, k_unit, G, reach, v, b, P, R, U, W, *tables, v.stride(0), b.stride(0), H, K=K, V=V,
         PART=min(K, V, FACTORS["part"]), INVERSE=tl.float32 if dtype == torch.float32 else tl.float16,
-        AHEAD=ahead(FACTORS, q_unit), num_warps=FACTORS["num_warps"], maxnreg=FACTORS["maxnreg"], num_stages=1,
+        AHEAD=ahead(q_unit), num_warps=FACTORS["num_warps"], num_stages=1,
     )  # fmt: skip
     N, states = tiles(CHUNK, V), tiles(K, V)
     o = torch.empty(v.shape, dtype=q.dtype, device=q.device)
     final = torch.empty((packing.sequences, H, K, V), dtype=torch.float32, device=q.device)
-    part = min(V, SCAN["part"])
+    part = columns(W, SCAN["part"], packing.sequences * H, V)
     _scan[(V // part, H, packing.sequences)](
         read, write, G, P, U, W, final if state is None else state, o, N, states, final, *tables[:2], H,
         K=K, V=V, PART=part, STATE=state is not None, num_warps=SCAN["num_warps"],
@@ -286,9 +283,18 @@ def forward(
     return o, final, Factors(q_unit, k_unit, G, reach, lengths, read, write, P, R, W, N, states)
 
 
-def ahead(configuration: dict[str, Any], keys: Tensor) -> bool:
+def ahead(keys: Tensor) -> bool:
     """Whether a launch calls its tiles into the L2 cache before it needs them: rows of 128 bytes, on a GPU."""
-    return keys.is_cuda and keys.dtype == torch.bfloat16 and keys.shape[-1] >= 64 and configuration["ahead"]
+    return keys.is_cuda and keys.dtype == torch.bfloat16 and keys.shape[-1] >= 64
+
+
+def columns(like: Tensor, most: int, strands: int, V: int) -> int:
+    """Value channels of a scan's program. 32 where all of them then run at once: the way along is shorter (1.9 of 2.6
+    µs a chunk on an H200), what all programs load together is more. ``strands``: sequences times heads."""
+    if not like.is_cuda:
+        return min(V, most)
+    units = torch.cuda.get_device_properties(like.device).multi_processor_count
+    return min(V, most if strands * V > 32 * units else 32)
 
 
 def stages(like: Tensor, columns: int, most: int) -> int:
