@@ -49,7 +49,7 @@ def fits(config: ModelConfig) -> bool:
     K = config.kda_head_dim
     widths = (config.hidden_size, config.kv_lora_rank, config.qk_nope_head_dim, config.qk_rope_head_dim)
     whole = all(width % 16 == 0 for width in (*widths, config.v_head_dim, config.moe_intermediate_size))
-    return whole and 16 <= K <= 128 and K & (K - 1) == 0 and not config.router_bias_in_weights
+    return whole and 16 <= K <= 128 and K & (K - 1) == 0 and not config.router_bias_in_weights and config.first_gates
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,8 @@ class Kda:
 
     @classmethod
     def of(cls, kda: "plain.Kda") -> "Kda":
-        matrices = (kda.inward.plain, kda.conv.contiguous(), torch.block_diag(kda.f_b.plain, kda.g_b.plain))
+        gates = torch.block_diag(kda.f_b.plain, kda.g_b.plain)  # type: ignore[union-attr]
+        matrices = (kda.inward.plain, kda.conv.contiguous(), gates)
         vectors = (kda.A_log, kda.dt_bias, kda.o_norm)
         return cls(kda.heads, kda.head_dim, kda.eps, *matrices, *vectors, kda.o_proj.plain)
 
