@@ -1,6 +1,6 @@
 """The two launches of KDA prefill under several configurations: for choosing one by hand, never at run time.
 
-    python -m bench.h200.kda_prefill_tune --seconds 120 --out FILE
+python -m bench.h200.kda_prefill_tune --seconds 120 --out FILE
 """
 
 import argparse

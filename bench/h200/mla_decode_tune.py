@@ -1,6 +1,6 @@
 """Which tile the reading kernel of kernels/gpu/mla_decode.py should have: its constants are set here in turn.
 
-    python -m bench.h200.mla_decode_tune --out FILE
+python -m bench.h200.mla_decode_tune --out FILE
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Which tiles the kernels of kernels/gpu/mla_prefill.py should have: their constants are set here in turn.
 
-    python -m bench.h200.mla_prefill_tune --out FILE
+python -m bench.h200.mla_prefill_tune --out FILE
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Times configurations of the expert kernels of the 48B: how the constants of kernels/gpu/moe.py were found.
 
-    python -m bench.h200.moe_tune --out FILE
+python -m bench.h200.moe_tune --out FILE
 """
 
 import argparse

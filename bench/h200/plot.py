@@ -1,6 +1,6 @@
 """The records of a folder as one SVG: how many times its floor every implementation takes, on a logarithmic axis.
 
-    python -m bench.h200.plot bench/results/h200 OUT.svg
+python -m bench.h200.plot bench/results/h200 OUT.svg
 """
 
 import json
