@@ -76,6 +76,18 @@ def test_a_whole_model_gives_what_the_formulas_give(model, tensors, deterministi
     assert float((found - expected[-1].double()).norm() / expected[-1].double().norm()) <= 0.06
 
 
+def test_a_model_whose_heads_the_kernels_do_not_take_runs_in_pytorch():
+    config, ids = ModelConfig.from_dict(TINY), some_ids(100)
+    tensors = random_tensors(config, seed=4)
+    built = build_model(config, tensors, torch.device("cuda"), torch.float32)
+    engine = engine_of(built)
+    sequence = engine.open()
+    read(engine, sequence, ids)
+    found, expected = engine._sequences[sequence].logits.cpu().double(), reference.logits(config, tensors, ids)[-1]
+    assert not built.triton
+    assert float((found - expected).norm() / expected.norm()) < 1e-4
+
+
 @pytest.mark.parametrize("together", [1, 3, 8])
 def test_a_graph_gives_the_bits_of_the_same_kernels_launched_one_by_one(model, together):
     ends = []
