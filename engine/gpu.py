@@ -256,7 +256,7 @@ class Mlp:
 
 @dataclass(frozen=True)
 class Moe:
-    """Routed experts, and behind them the shared ones, which every row chooses with weight 1."""
+    """Routed experts, and behind them the shared ones, which every row chooses with weight 1. Made by build.py."""
 
     top_k: int
     scale: float
@@ -266,17 +266,6 @@ class Moe:
     bias: Tensor  # [E]
     w13: Tensor  # [E + shared, 2I, D]: gate, then up
     w2: Tensor  # [E + shared, D, I]
-
-    @classmethod
-    def of(cls, moe: "plain.Moe") -> "Moe":
-        E, inner, D = moe.w1.shape
-        gate, up = (x.view(-1, inner, D) for x in moe.shared.up.plain.chunk(2))
-        down = moe.shared.down.plain.view(D, -1, inner).transpose(0, 1)
-        shared = len(down)
-        w13, w2 = moe.w1.new_empty(E + shared, 2 * inner, D), moe.w2.new_empty(E + shared, D, inner)
-        for rows, (w1, w3, w) in ((slice(E), (moe.w1, moe.w3, moe.w2)), (slice(E, None), (gate, up, down))):
-            w13[rows, :inner], w13[rows, inner:], w2[rows] = w1, w3, w
-        return cls(moe.top_k, moe.scale, moe.renormalize, shared, moe.router, moe.bias, w13, w2)
 
     def add(self, z: Tensor, x: Tensor, fixed: bool) -> Tensor:
         choice = (self.top_k, self.scale, self.renormalize, self.shared)
@@ -296,8 +285,7 @@ class Layer:
     def of(cls, layer: "plain.Layer") -> "Layer":
         mixer = (Kda if layer.recurrent else Mla).of(layer.mixer)  # type: ignore[arg-type]
         ffn: Any = layer.ffn
-        if not isinstance(ffn, Moe):  # else build.py has made it, and read its experts to their places
-            ffn = (Moe if hasattr(ffn, "router") else Mlp).of(ffn)
+        ffn = ffn if isinstance(ffn, Moe) else Mlp.of(ffn)
         return cls(mixer, ffn, layer.mixer_norm, layer.ffn_norm, layer.eps)
 
     @property

@@ -1,11 +1,9 @@
 """A model in the Triton kernels, run in their interpreter on the CPU in fp32: what the same model is in PyTorch's."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
-from engine import Done, Engine, SamplingParams, Token
+from engine import Done, Engine, SamplingParams, Token, build
 from engine.build import build_model
 from engine.config import ModelConfig
 from engine.model import KimiLinear
@@ -31,12 +29,18 @@ def plain() -> KimiLinear:
 
 
 @pytest.fixture(scope="module")
-def model(plain) -> KimiLinear:
+def model() -> KimiLinear:
+    return in_kernels(SMALL)
+
+
+def in_kernels(fields) -> KimiLinear:
     from engine import gpu
 
-    assert gpu.fits(plain.config)
-    layers = tuple(gpu.Layer.of(layer) for layer in plain.layers)
-    return replace(plain, layers=layers, head=gpu.Head.of(plain.head), triton=True)
+    config = ModelConfig.from_dict(fields)
+    assert gpu.fits(config)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "_runs_triton", lambda *_: True)
+        return build_model(config, random_tensors(config, 0), torch.device("cpu"), torch.float32, False)
 
 
 def small(model: KimiLinear, **settings: object) -> Engine:
