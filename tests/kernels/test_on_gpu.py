@@ -78,6 +78,7 @@ def test_norms_and_gates():
     z = (a.double() + bias.double()).view(100, H, K)
     expected = -A_log.double().exp()[:, None] * torch.logaddexp(z, torch.zeros_like(z))
     near(kernels.kda_gate(a, A_log, bias), expected, 1e-6)
+    near(kernels.kda_gate(a, A_log, bias, -5.0), -5 * torch.sigmoid(z * A_log.double().exp()[:, None]), 1e-6)
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 3, 64, 333])
