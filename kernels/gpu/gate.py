@@ -12,7 +12,8 @@ def log2_decay(z, rate, LOWER: tl.constexpr):
     LOWER·σ(rate·z): a scaled sigmoid, no clamp (model-spec §2.2, §7.1). LOWER None: no bound."""
     if LOWER is None:
         return -rate * softplus2(z)
-    return (LOWER * LOG2E) * tl.sigmoid(rate * z)
+    else:  # Triton compiles what follows a return
+        return (LOWER * LOG2E) * tl.sigmoid(rate * z)
 
 
 @triton.jit

@@ -14,7 +14,7 @@ above 2^-RANGE, else at every dyadic level (all parts ≤ 1) with sums taken wit
 """
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -22,15 +22,17 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from kernels.gpu.gate import log2_decay
 from kernels.gpu.packing import CHUNK, Packing
 
 Launch = Callable[[], Any]
 EPS = 1e-6  # inside the root of the L2 norm
-RANGE = tl.constexpr(100.0)  # log2 units; 2^±100 leaves bf16 room for raw keys up to 2^27
+RANGE = 110.0  # log2 units; 2^±110 leaves bf16 room for raw keys up to 2^17
 SLICE = 1024  # chunks whose factors are held at once: 2.4 GB at 32 heads
 
 # One configuration a shape; bench/h200/kda_prefill_tune.py tries others by hand.
-FACTORS: dict[str, Any] = {"slice_k": 64, "slice_v": 64, "num_warps": 4, "num_stages": 1, "maxnreg": None}
+DECAYS: dict[str, Any] = {"slice_k": 64, "num_warps": 4, "maxnreg": 168}
+APPLY: dict[str, Any] = {"slice": 64, "num_warps": 4, "maxnreg": None}
 SCAN = {  # by how many programs of 32 columns there are
     "few": {"columns": 16, "num_warps": 4, "num_stages": 3},  # half of the device or less
     "some": {"columns": 32, "num_warps": 4, "num_stages": 3},
@@ -39,76 +41,152 @@ SCAN = {  # by how many programs of 32 columns there are
 
 
 @triton.jit
-def _log2_decay(x, rate, bias, here):
-    """``−e^A softplus(x + bias)`` in log2 units. x [n,K]; rate scalar; bias [K]; rows not ``here`` decay nothing."""
-    y = (x.to(tl.float32) + bias[None, :]) * 1.4426950408889634
-    t = tl.exp2(-tl.abs(y))
-    p = 0.06378752545599763 - t * 0.012370624020021448  # log2(1 + t) / t on [0, 1], to 3e-7: tl.log2 takes 25 steps
-    p = p * t - 0.15559986223189798
-    p = p * t + 0.25617962368784614
-    p = p * t - 0.35345465030849255
-    p = p * t + 0.48007374224813193
-    p = p * t - 0.7213107222027899
-    p = p * t + 1.442694767073965
-    return tl.where(here[:, None], -rate * (tl.maximum(y, 0.0) + t * p), 0.0)
-
-
-@triton.jit
-def _centred_products(q, k, G, M0, M1, P, L, DT: tl.constexpr, PRECISION: tl.constexpr):
-    """Adds the decayed products of q and of k with k, right for i ≤ r; above the diagonal anything, even inf.
-
-    q, k, G [64,K]; M0, M1 [K] are G in the middle of each half. Columns of the first half are reached by all rows, with
-    the decay split at M0, those of the second by its own rows, split at M1.
-    """
-    second = tl.arange(0, 64)[:, None] >= 32
-    right = k * tl.exp2(tl.where(second, M1[None, :], M0[None, :]) - G)
-    left = tl.exp2(G - M0[None, :])
-    near = tl.trans(tl.where(second, 0.0, right).to(DT))
-    P = tl.dot((q * left).to(DT), near, P, input_precision=PRECISION)
-    L = tl.dot((k * left).to(DT), near, L, input_precision=PRECISION)
-    left = tl.exp2(G - M1[None, :])  # inf in the first half: selected away, not multiplied
-    near = tl.trans(tl.where(second, right, 0.0).to(DT))
-    P = tl.dot(tl.where(second, q * left, 0.0).to(DT), near, P, input_precision=PRECISION)
-    L = tl.dot(tl.where(second, k * left, 0.0).to(DT), near, L, input_precision=PRECISION)
-    return P, L
-
-
-@triton.jit
-def _level_products(
-    q, k, g, P, L, SIDE: tl.constexpr, SLICE_K: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr
-):
-    """Of these products those of the later SIDE rows of each block of 2 SIDE with its earlier rows."""
+def _sums(window, high, low, PRECISION: tl.constexpr):
+    """Sums of gates [64,C] over rows; window [64,64] of 0, ±1. A gate is high + low in bf16, or high alone in fp32."""
     r = tl.arange(0, 64)
-    blocks = tl.reshape(g, (64 // SIDE, SIDE, SLICE_K))
-    since = tl.cumsum(blocks, 1)
-    until = tl.cumsum(blocks, 1, reverse=True) - blocks
-    later = (tl.arange(0, 64 // SIDE) % 2 == 1)[:, None, None]
-    decay = tl.exp2(tl.reshape(tl.where(later, since, until), (64, SLICE_K)))
-    kd = (k * decay).to(DT)
-    meet = (r[:, None] // SIDE == r[None, :] // SIDE + 1) & ((r // SIDE) % 2 == 1)[:, None]
-    P += tl.where(meet, tl.dot((q * decay).to(DT), tl.trans(kd), input_precision=PRECISION), 0.0)
-    L += tl.where(meet, tl.dot(kd, tl.trans(kd), input_precision=PRECISION), 0.0)
-    return P, L
+    window = tl.load(window + r[:, None] * 64 + r)
+    if high.dtype == tl.float32:
+        sums = tl.dot(window.to(tl.float32), high, input_precision=PRECISION)
+    else:
+        sums = tl.dot(window, high, tl.dot(window, low))
+    return sums
 
 
 @triton.jit
-def _dyadic_products(q, k, g, P, L, SLICE_K: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr):
-    """The same for any gates g [64,K]: two rows meet at the level where they lie in the two halves of one block."""
+def _gates(a, dt_bias, rate, here, LOWER: tl.constexpr, DT: tl.constexpr):
+    """Log2 decays as two parts. a, the addresses [64,C]."""
+    g = tl.load(a, here[:, None], 0.0).to(tl.float32) + tl.load(dt_bias)[None, :]
+    g = tl.where(here[:, None], log2_decay(g, rate, LOWER), 0.0)
+    high = g.to(DT)
+    return g, high, (g - high.to(tl.float32)).to(DT)
+
+
+@triton.jit
+def _chunk(starts, first_chunk, sequence_of, chunk):
+    """(its first row int64, which of its 64 rows there are)."""
+    sequence = tl.load(sequence_of + chunk)
+    begin = tl.load(starts + sequence) + (chunk - tl.load(first_chunk + sequence)) * 64
+    return begin.to(tl.int64), begin + tl.arange(0, 64) < tl.load(starts + sequence + 1)
+
+
+@triton.jit
+def _decays(
+    q, k, a, b, A_log, dt_bias, starts, first_chunk, sequence_of, windows,
+    W, Qd, Kd, P, L, total, q_norm, rho_beta, far,
+    from_chunk, q_scale,
+    stride_q: tl.constexpr, stride_k: tl.constexpr, stride_a: tl.constexpr, stride_b: tl.constexpr,
+    H: tl.constexpr, K: tl.constexpr, SLICE_K: tl.constexpr, LOWER: tl.constexpr,
+    DT: tl.constexpr, PRECISION: tl.constexpr, EPS: tl.constexpr, RANGE: tl.constexpr,
+):  # fmt: skip
+    """One chunk and head. W: e^G k."""
+    head, local = tl.program_id(0), tl.program_id(1)
+    row, here = _chunk(starts, first_chunk, sequence_of, from_chunk + local)
+    place = (local * H + head).to(tl.int64)
+    rate = tl.exp2(tl.load(A_log + head) * 1.4426950408889634)
     r = tl.arange(0, 64)
-    P += tl.where(r[:, None] == r[None, :], tl.sum(q * k, 1)[:, None], 0.0)
-    for level in tl.static_range(6):
-        P, L = _level_products(q, k, g, P, L, 1 << level, SLICE_K, DT, PRECISION)
-    return P, L
+    q, k, a = q + row * stride_q + head * K, k + row * stride_k + head * K, a + row * stride_a + head * K
+    W, Qd, Kd = W + place * (64 * K), Qd + place * (64 * K), Kd + place * (64 * K)
+    products, inner = tl.zeros((64, 64), tl.float32), tl.zeros((64, 64), tl.float32)
+    qq, kk = tl.zeros((64,), tl.float32), tl.zeros((64,), tl.float32)
+    widest = 0.0
+
+    for s in tl.range(0, K, SLICE_K, disable_licm=True):
+        c = s + tl.arange(0, SLICE_K)
+        g, high, low = _gates(a + r[:, None] * stride_a + c, dt_bias + head * K + c, rate, here, LOWER, DT)
+        tl.store(total + place * K + c, tl.exp2(tl.sum(g, 0)))
+        x = tl.load(q + r[:, None] * stride_q + c, here[:, None], 0.0).to(tl.float32)
+        y = tl.load(k + r[:, None] * stride_k + c, here[:, None], 0.0).to(tl.float32)
+        qq += tl.sum(x * x, 1)
+        kk += tl.sum(y * y, 1)
+        since = _sums(windows, high, low, PRECISION)
+        widest = tl.maximum(widest, tl.max(tl.max(tl.abs(since), 1), 0))
+        near = tl.trans((y * tl.exp2(since * -1.0)).to(DT))
+        since = tl.exp2(since)
+        products = tl.dot((x * since).to(DT), near, products, input_precision=PRECISION)
+        inner = tl.dot((y * since).to(DT), near, inner, input_precision=PRECISION)
+        at = r[:, None] * K + c
+        decay = tl.exp2(_sums(windows + 7 * 4096, high, low, PRECISION))
+        tl.store(Qd + at, (x * decay).to(DT))
+        tl.store(W + at, (y * decay).to(DT))
+        decay = tl.exp2(_sums(windows + 8 * 4096, high, low, PRECISION))
+        tl.store(Kd + at, (y * decay).to(DT))
+
+    tl.store(far + place, widest > RANGE)
+    tl.store(q_norm + place * 64 + r, tl.rsqrt(qq + EPS) * q_scale)
+    rho = tl.rsqrt(kk + EPS)
+    beta = tl.sigmoid(tl.load(b + (row + r) * stride_b + head, here, 0.0).to(tl.float32))
+    tl.store(rho_beta + place * 128 + r, rho)
+    tl.store(rho_beta + place * 128 + 64 + r, beta)
+    _store_products(P, L, products, inner, rho, beta, place)
+
+
+@triton.jit
+def _store_products(P, L, products, inner, rho, beta, place):
+    """P and (β ρ) L ρ, as the inverse takes it: all entries at most 1."""
+    r = tl.arange(0, 64)
+    at = place * (64 * 64) + r[:, None] * 64 + r
+    tl.store(P + at, tl.where(r[:, None] >= r[None, :], products, 0.0).to(P.dtype.element_ty))
+    inner = inner * (beta * rho)[:, None] * rho[None, :]
+    tl.store(L + at, tl.where(r[:, None] > r[None, :], inner, 0.0).to(L.dtype.element_ty))
+
+
+@triton.jit
+def _block_products(q, k, window, high, low, half, P, L, RANGE: tl.constexpr, PRECISION: tl.constexpr):
+    """Adds the products within blocks of 2·half rows: all if the range holds, else those that cross the middle."""
+    r = tl.arange(0, 64)
+    apart = r[:, None] ^ r[None, :]
+    since = _sums(window, high, low, PRECISION)
+    far = tl.max(tl.max(tl.abs(since), 1), 0) > RANGE
+    near = tl.trans((k * tl.exp2(since * -1.0)).to(high.dtype))
+    since = tl.exp2(since)
+    meet = (apart < tl.maximum(2 * half, 1)) & (apart >= tl.where(far, half, 0))
+    P += tl.where(meet, tl.dot((q * since).to(high.dtype), near, input_precision=PRECISION), 0.0)
+    L += tl.where(meet, tl.dot((k * since).to(high.dtype), near, input_precision=PRECISION), 0.0)
+    return P, L, far
+
+
+@triton.jit
+def _far_products(
+    q, k, a, A_log, dt_bias, starts, first_chunk, sequence_of, windows, P, L, rho_beta, far,
+    from_chunk, stride_q: tl.constexpr, stride_k: tl.constexpr, stride_a: tl.constexpr,
+    H: tl.constexpr, K: tl.constexpr, SLICE_K: tl.constexpr, LOWER: tl.constexpr,
+    DT: tl.constexpr, PRECISION: tl.constexpr, RANGE: tl.constexpr,
+):  # fmt: skip
+    """P and L of the chunks and heads where the range does not hold."""
+    head, local = tl.program_id(0), tl.program_id(1)
+    place = (local * H + head).to(tl.int64)
+    if tl.load(far + place) == 0:
+        return
+    row, here = _chunk(starts, first_chunk, sequence_of, from_chunk + local)
+    rate = tl.exp2(tl.load(A_log + head) * 1.4426950408889634)
+    r = tl.arange(0, 64)
+    products, inner = tl.zeros((64, 64), tl.float32), tl.zeros((64, 64), tl.float32)
+    for s in tl.range(0, K, SLICE_K, disable_licm=True):
+        c = head * K + s + tl.arange(0, SLICE_K)
+        _, high, low = _gates(a + (row + r[:, None]) * stride_a + c, dt_bias + c, rate, here, LOWER, DT)
+        x = tl.load(q + (row + r[:, None]) * stride_q + c, here[:, None], 0.0).to(tl.float32)
+        y = tl.load(k + (row + r[:, None]) * stride_k + c, here[:, None], 0.0).to(tl.float32)
+        level, wide = 0, True
+        while wide:
+            products, inner, wide = _block_products(
+                x, y, windows + level * 4096, high, low, 32 >> level, products, inner, RANGE, PRECISION
+            )
+            wide, level = wide & (level < 6), level + 1
+    rho, beta = tl.load(rho_beta + place * 128 + r), tl.load(rho_beta + place * 128 + 64 + r)
+    _store_products(P, L, products, inner, rho, beta, place)
 
 
 @triton.jit
 def _merged(X, L, SIDE: tl.constexpr, INNER: tl.constexpr, PRECISION: tl.constexpr):
-    """Inverses of the diagonal blocks of side 2 SIDE from those of side SIDE: [A 0; C B]⁻¹ = [A⁻¹ 0; −B⁻¹CA⁻¹ B⁻¹]."""
+    """Inverses of the diagonal blocks of side 2 SIDE from those of side SIDE: [A 0; C B]⁻¹ = [A⁻¹ 0; −B⁻¹CA⁻¹ B⁻¹].
+
+    XLX has all B⁻¹CA⁻¹ and, for blocks further apart, what is not wanted.
+    """
     r = tl.arange(0, 64)
-    meet = (r[:, None] // SIDE == r[None, :] // SIDE + 1) & ((r // SIDE) % 2 == 1)[:, None]
+    wanted = tl.where((r // SIDE) % 2 == 1, r // SIDE - 1, -1)[:, None] == (r // SIDE)[None, :]
     outer = X.to(INNER)
-    step = tl.dot(outer, tl.where(meet, L, 0.0).to(INNER), input_precision=PRECISION)
-    return X - tl.dot(step.to(INNER), outer, input_precision=PRECISION)
+    step = tl.dot(outer, L, input_precision=PRECISION).to(INNER)
+    return X - tl.where(wanted, tl.dot(step, outer, input_precision=PRECISION), 0.0)
 
 
 @triton.jit
@@ -119,87 +197,38 @@ def _inverse(L, INNER: tl.constexpr, PRECISION: tl.constexpr):
     """
     r = tl.arange(0, 64)
     row, column = r[:, None], r[None, :]
-    X = tl.where(row == column, 1.0, tl.where((row == column + 1) & (row % 2 == 1), -L, 0.0))
+    X = tl.where(row == column, 1.0, tl.where((row == column + 1) & (row % 2 == 1), -L.to(tl.float32), 0.0))
     for level in tl.static_range(1, 6):
         X = _merged(X, L, 1 << level, INNER, PRECISION)
     return X
 
 
 @triton.jit
-def _factors(
-    q, k, v, a, b, A_log, dt_bias, starts, first_chunk, sequence_of,
-    U, W, Qd, Kd, P, total, q_norm,
-    from_chunk, q_scale, stride_q, stride_k, stride_v, stride_a, stride_b,
-    H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, SLICE_K: tl.constexpr, SLICE_V: tl.constexpr,
-    DT: tl.constexpr, INNER: tl.constexpr, PRECISION: tl.constexpr, EPS: tl.constexpr,
+def _apply(
+    v, starts, first_chunk, sequence_of, U, W, L, rho_beta, from_chunk,
+    stride_v: tl.constexpr, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
+    SLICE_K: tl.constexpr, SLICE_V: tl.constexpr, DT: tl.constexpr, INNER: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """One chunk and head. U [c,H,64,V], W, Qd, Kd [c,H,64,K], P [c,H,64,64]; total [c,H,K], q_norm [c,H,64] fp32.
-
-    Rows past the end of the sequence come out as zeros.
-    """
-    head, chunk = tl.program_id(0), from_chunk + tl.program_id(1)
-    sequence = tl.load(sequence_of + chunk)
-    begin = tl.load(starts + sequence) + (chunk - tl.load(first_chunk + sequence)) * 64
-    place = (tl.program_id(1) * H + head).to(tl.int64)
+    """U and W of one chunk and head; W holds e^G k before."""
+    head, local = tl.program_id(0), tl.program_id(1)
+    row, here = _chunk(starts, first_chunk, sequence_of, from_chunk + local)
+    place = (local * H + head).to(tl.int64)
     r = tl.arange(0, 64)
-    here = begin + r < tl.load(starts + sequence + 1)
-    row = (begin + r).to(tl.int64)
-    rate = tl.exp2(tl.load(A_log + head) * 1.4426950408889634)
-    products = tl.zeros((64, 64), tl.float32)
-    L = tl.zeros((64, 64), tl.float32)
-    qq, kk = tl.zeros((64,), tl.float32), tl.zeros((64,), tl.float32)
-
-    for s in range(0, K, SLICE_K):
-        c = s + tl.arange(0, SLICE_K)
-        at = head * K + c
-        g = tl.load(a + row[:, None] * stride_a + at, here[:, None], 0.0)
-        g = _log2_decay(g, rate, tl.load(dt_bias + at), here)
-        x = tl.load(q + row[:, None] * stride_q + at, here[:, None], 0.0).to(tl.float32)
-        y = tl.load(k + row[:, None] * stride_k + at, here[:, None], 0.0).to(tl.float32)
-        qq += tl.sum(x * x, 1)
-        kk += tl.sum(y * y, 1)
-        G, end = tl.cumsum(g, 0), tl.sum(g, 0)
-        M0 = tl.sum(tl.where((r < 16)[:, None], g, 0.0), 0)
-        M = tl.sum(tl.where((r < 32)[:, None], g, 0.0), 0)
-        M1 = tl.sum(tl.where((r < 48)[:, None], g, 0.0), 0)
-        steepest = tl.min(tl.minimum(tl.minimum(M0, M - M0), tl.minimum(M1 - M, end - M1)), 0)
-        if steepest > -RANGE:
-            products, L = _centred_products(x, y, G, M0, M1, products, L, DT, PRECISION)
-            until = end[None, :] - G
-        else:
-            products, L = _dyadic_products(x, y, g, products, L, SLICE_K, DT, PRECISION)
-            until = tl.cumsum(g, 0, reverse=True) - g  # the difference above would be one of large sums
-        decay = tl.exp2(G)
-        target = place * (64 * K) + r[:, None] * K + c
-        tl.store(Qd + target, (x * decay).to(DT))
-        tl.store(W + target, (y * decay).to(DT))
-        tl.store(Kd + target, (y * tl.exp2(until)).to(DT))
-        tl.store(total + place * K + c, tl.exp2(end))
-
-    tl.store(q_norm + place * 64 + r, tl.rsqrt(qq + EPS) * q_scale)
-    tl.store(
-        P + place * (64 * 64) + r[:, None] * 64 + r,
-        tl.where(r[:, None] >= r[None, :], products, 0.0).to(DT),
-    )
-    rho = tl.rsqrt(kk + EPS)
-    beta = tl.sigmoid(tl.load(b + row * stride_b + head, here, 0.0).to(tl.float32))
-    L = tl.where(r[:, None] > r[None, :], L * (beta * rho)[:, None] * rho[None, :], 0.0)
-    X = _inverse(L, INNER, PRECISION) * rho[:, None] * beta[None, :]
-
-    X_u = X.to(DT)
+    v += row * stride_v + head * V
+    U, W = U + place * (64 * V), W + place * (64 * K)
+    rho, beta = tl.load(rho_beta + place * 128 + r), tl.load(rho_beta + place * 128 + 64 + r)
+    X = _inverse(tl.load(L + place * (64 * 64) + r[:, None] * 64 + r), INNER, PRECISION)
+    X = X * rho[:, None] * beta[None, :]
+    X_u, X_w = X.to(DT), (X * rho[None, :]).to(DT)
     for s in range(0, V, SLICE_V):
         c = s + tl.arange(0, SLICE_V)
-        x = tl.load(v + row[:, None] * stride_v + head * V + c, here[:, None], 0.0).to(DT)
-        u_at = U + place * (64 * V) + r[:, None] * V + c
-        tl.store(u_at, tl.dot(X_u, x, input_precision=PRECISION).to(DT))
-    X_w = (X * rho[None, :]).to(DT)
-    tl.debug_barrier()  # e^G k lies where W will: other threads of this program wrote it
+        x = tl.load(v + r[:, None] * stride_v + c, here[:, None], 0.0).to(DT)
+        tl.store(U + r[:, None] * V + c, tl.dot(X_u, x, input_precision=PRECISION).to(DT))
     for s in range(0, K, SLICE_K):
-        w_at = W + place * (64 * K) + r[:, None] * K + s + tl.arange(0, SLICE_K)
-        x = tl.load(w_at)
-        w = tl.dot(X_w, x, input_precision=PRECISION).to(DT)
+        at = W + r[:, None] * K + s + tl.arange(0, SLICE_K)
+        w = tl.dot(X_w, tl.load(at), input_precision=PRECISION).to(DT)
         tl.debug_barrier()
-        tl.store(w_at, w)
+        tl.store(at, w)
 
 
 @triton.jit
@@ -257,6 +286,7 @@ def kda_prefill(
     pool: Tensor,
     slots: Tensor,
     snapshots: tuple[Tensor, Tensor] | None = None,
+    lower_bound: float | None = None,
 ) -> Tensor:
     """o [T,H,V] in q's dtype; the sequences' states in ``pool`` are replaced by their last ones.
 
@@ -268,40 +298,53 @@ def kda_prefill(
     A sequence that is cut at a multiple of 64 rows and goes on later has the same bits; so has one packed with others.
     """
     o = torch.empty(v.shape, dtype=q.dtype, device=q.device)
-    for factors, scan in launches(q, k, v, a, b, A_log, dt_bias, packing, pool, slots, snapshots, o):
-        factors()
-        scan()
+    for slice_of_chunks in launches(q, k, v, a, b, A_log, dt_bias, packing, pool, slots, snapshots, lower_bound, o):
+        for launch in slice_of_chunks:
+            launch()
     return o
 
 
 def launches(
     q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, A_log: Tensor, dt_bias: Tensor, packing: Packing,
-    pool: Tensor, slots: Tensor, snapshots: tuple[Tensor, Tensor] | None, o: Tensor,
-) -> Iterator[tuple[Launch, Launch]]:  # fmt: skip
-    """The two launches of each slice of SLICE chunks, in order; they share one scratch."""
+    pool: Tensor, slots: Tensor, snapshots: tuple[Tensor, Tensor] | None, lower_bound: float | None, o: Tensor,
+) -> Iterator[tuple[Launch, ...]]:  # fmt: skip
+    """The launches of each slice of SLICE chunks, in order: decays, far products, apply, scan. They share a scratch."""
     H, K, V = *q.shape[1:], v.shape[2]
     if q.is_cuda and K < 64 and q.dtype != torch.float32:
         raise ValueError(f"K = {K} in {q.dtype} comes out wrong on a GPU with Triton 3.6, not from 64 up")
     q, k, v, a = (_rows(x) for x in (q, k, v, a))
-    dtype, precision = (torch.float32, "tf32x3") if q.dtype == torch.float32 else (torch.bfloat16, "tf32")
+    dtype, inner, precision = _types(q.dtype)
     table = _snapshot_table(packing, snapshots)
     scan = SCAN[_fill(packing.sequences * H * V // 32, q)]
-    columns, stages = min(V, scan["columns"]), _stages(scan["num_stages"], dtype, q)
-    scratch = _scratch(min(packing.chunks, SLICE), H, K, V, dtype, q.device)
-    slice_k, slice_v = min(K, FACTORS["slice_k"]), min(V, FACTORS["slice_v"])
+    columns, stages = min(V, scan["columns"]), _stages(scan["num_stages"], q)
+    U, W, Qd, Kd, P, L, total, q_norm, rho_beta, far = _scratch(min(packing.chunks, SLICE), H, K, V, dtype, q.device)
+    gates, tables = (A_log, dt_bias), (packing.starts, packing.first_chunk, packing.sequence_of)
+    strides, windows = (q.stride(0), k.stride(0), a.stride(0)), _windows(q.device)
+    kinds = (_element(dtype), precision)
     for start in range(0, packing.chunks, SLICE):
         stop = min(start + SLICE, packing.chunks)
+        grid = (H, stop - start)
         yield (
             partial(
-                _factors[(H, stop - start)],
-                q, k, v, a, b, A_log, dt_bias, packing.starts, packing.first_chunk, packing.sequence_of, *scratch,
-                start, K**-0.5, q.stride(0), k.stride(0), v.stride(0), a.stride(0), b.stride(0),
-                H, K, V, slice_k, slice_v, *_types(dtype), precision, EPS,
-                num_warps=FACTORS["num_warps"], num_stages=FACTORS["num_stages"], maxnreg=_registers(dtype, q),
+                _decays[grid],
+                q, k, a, b, *gates, *tables, windows, W, Qd, Kd, P, L, total, q_norm, rho_beta, far, start, K**-0.5,
+                *strides, b.stride(0), H, K, min(K, DECAYS["slice_k"]), lower_bound, *kinds, EPS, RANGE,
+                num_warps=DECAYS["num_warps"], num_stages=1, maxnreg=_registers(DECAYS, q),
+            ),
+            partial(
+                _far_products[grid],
+                q, k, a, *gates, *tables, windows, P, L, rho_beta, far, start,
+                *strides, H, K, min(K, 64), lower_bound, *kinds, RANGE, num_warps=4, num_stages=1,
+            ),
+            partial(
+                _apply[grid],
+                v, *tables, U, W, L, rho_beta, start, v.stride(0), H, K, V,
+                min(K, APPLY["slice"]), min(V, APPLY["slice"]), kinds[0], _element(inner), precision,
+                num_warps=APPLY["num_warps"], num_stages=1, maxnreg=_registers(APPLY, q),
             ),
             partial(
                 _scan[(packing.sequences * H * (V // columns),)],
-                *scratch, o, pool, slots, packing.starts, packing.first_chunk, *table,
+                U, W, Qd, Kd, P, total, q_norm, o, pool, slots, packing.starts, packing.first_chunk, *table,
                 start, stop, pool.stride(0), H, K, V, columns, stages, snapshots is not None, precision,
                 num_warps=scan["num_warps"],
             ),
@@ -309,14 +352,33 @@ def launches(
 
 
 def _scratch(chunks: int, H: int, K: int, V: int, dtype: torch.dtype, device: torch.device) -> list[Tensor]:
-    """U, W, Qd, Kd, P, total, q_norm of `_factors`."""
+    """U, W, Qd, Kd, P, L; total, q_norm, rho_beta; far."""
     wide = [torch.empty(chunks, H, CHUNK, n, dtype=dtype, device=device) for n in (V, K, K, K, CHUNK)]
-    return wide + [torch.empty(chunks, H, n, dtype=torch.float32, device=device) for n in (K, CHUNK)]
+    wide.append(torch.empty(chunks, H, CHUNK, CHUNK, dtype=_types(dtype)[1], device=device))
+    narrow = [torch.empty(chunks, H, n, dtype=torch.float32, device=device) for n in (K, CHUNK, 2 * CHUNK)]
+    return [*wide, *narrow, torch.empty(chunks, H, dtype=torch.int32, device=device)]
 
 
-def _types(dtype: torch.dtype) -> tuple[tl.dtype, tl.dtype]:
-    """Of the products' operands, of those within the inverse: its entries are at most 1, where fp16 is the finer."""
-    return (tl.float32, tl.float32) if dtype == torch.float32 else (tl.bfloat16, tl.float16)
+@cache
+def _windows(device: torch.device) -> Tensor:
+    """[9,64,64] bf16, what `_sums` takes: since the middle of blocks of 64, 32, … 1 rows; up to a row; after it."""
+    r, i = torch.arange(64)[:, None], torch.arange(64)[None]
+    made = []
+    for half in (32, 16, 8, 4, 2, 1, 0):
+        signed = torch.where((r & half) != 0, (i <= r).float(), -(i > r).float())
+        made.append(torch.where((r ^ i) < half, signed, 0.0))
+    made += [(i <= r).float(), (i > r).float(), r.expand(64, 64).T.float()]
+    return torch.stack(made).to(device, torch.bfloat16)
+
+
+def _types(dtype: torch.dtype) -> tuple[torch.dtype, torch.dtype, str]:
+    """Of the products' operands, of those within the inverse (its entries are at most 1, where fp16 is the finer)."""
+    fp32 = dtype == torch.float32
+    return (dtype, dtype, "tf32x3") if fp32 else (torch.bfloat16, torch.float16, "tf32")
+
+
+def _element(dtype: torch.dtype) -> tl.dtype:
+    return {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}[dtype]
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -341,15 +403,14 @@ def _fill(programs: int, like: Tensor) -> str:
     return "few" if 2 * programs <= units else "some" if programs < 4 * units else "many"
 
 
-def _registers(dtype: torch.dtype, like: Tensor) -> int | None:
-    """A thread's limit; 168 would leave room for three programs an SM."""
+def _registers(configuration: dict[str, Any], like: Tensor) -> int | None:
     hopper = like.is_cuda and torch.cuda.get_device_capability(like.device) == (9, 0)
-    return FACTORS["maxnreg"] if hopper and dtype == torch.bfloat16 else None
+    return configuration["maxnreg"] if hopper and like.dtype != torch.float32 else None
 
 
-def _stages(wanted: int, dtype: torch.dtype, like: Tensor) -> int:
+def _stages(wanted: int, like: Tensor) -> int:
     """Chunks on their way: three take 198 KB at the 48B's widths on 9.0, 108 KB on 8.0; two fit into 99 KB."""
-    if dtype == torch.float32:
+    if like.dtype == torch.float32:
         return 1
     roomy = not like.is_cuda or torch.cuda.get_device_capability(like.device) in ((8, 0), (9, 0), (10, 0), (10, 3))
     return wanted if roomy else min(wanted, 2)

@@ -27,6 +27,7 @@ class Batch:
     key: int = 32
     value: int = 64
     dtype: torch.dtype = torch.float32
+    lower_bound: float | None = None
 
     def __post_init__(self) -> None:
         rows, H, slots = sum(self.lengths), self.heads, len(self.lengths) + 2
@@ -46,13 +47,21 @@ class Batch:
         parts = [x[rows] for x in (self.q, self.k, self.v, self.a, self.b)]
         slots = named.pop("slots", self.slots)
         packing = Packing.of(lengths or self.lengths, self.device)
-        return kda_prefill.kda_prefill(*parts, self.A_log, self.dt_bias, packing, self.pool, slots, **named)
+        return kda_prefill.kda_prefill(
+            *parts, self.A_log, self.dt_bias, packing, self.pool, slots, lower_bound=self.lower_bound, **named
+        )
+
+    def gate(self) -> Tensor:
+        """[T,H,K] fp64, in nats, by the definition."""
+        a, A_log, dt_bias = (x.double() for x in (self.a, self.A_log, self.dt_bias))
+        if self.lower_bound is None:
+            return kda_gate(a.flatten(1), A_log, dt_bias)
+        return self.lower_bound * (A_log.exp()[:, None] * (a + dt_bias.view(self.heads, self.key))).sigmoid()
 
     def expected(self) -> tuple[Tensor, Tensor]:
         """(o, the sequences' last states), fp64, by the definition."""
-        a, b, v, A_log, dt_bias = (x.double() for x in (self.a, self.b, self.v, self.A_log, self.dt_bias))
+        b, v, g = self.b.double(), self.v.double(), self.gate()
         q, k = (x.double() * (x.double().square().sum(-1, keepdim=True) + 1e-6).rsqrt() for x in (self.q, self.k))
-        g = kda_gate(a.flatten(1), A_log, dt_bias)
         outputs, states, start = [], [], 0
         for length, slot in zip(self.lengths, self.slots.tolist(), strict=True):
             n = slice(start, start + length)
@@ -103,17 +112,22 @@ def test_any_gate(device, rate, bias):
 @pytest.mark.skipif(ON_GPU, reason="a compiled kernel cannot be watched")
 def test_slow_gates_go_the_fast_way_and_fast_gates_the_exact_one(device, monkeypatch):
     taken = []
-    exact = kda_prefill._dyadic_products
+    exact = kda_prefill._block_products
 
     def watched(*args):
         taken.append("exact")
         return exact(*args)
 
-    monkeypatch.setattr(kda_prefill, "_dyadic_products", watched)
+    monkeypatch.setattr(kda_prefill, "_block_products", watched)
     Batch([70], device, 2.0, -4.0).check()
     assert not taken
     Batch([70], device, 200.0, 2.0).check()
-    assert len(taken) == 4  # two chunks of two heads
+    assert len(taken) == 4 * 7  # two chunks of two heads: blocks of 64, 32, … 1 rows
+
+
+@pytest.mark.parametrize("rate, bias", [(1.0, -4.0), (8.0, 1.0)])
+def test_bounded_gate(device, rate, bias):
+    Batch([70], device, rate, bias, lower_bound=-5.0, **sized()).check()
 
 
 def test_a_burst_between_slow_gates(device):
