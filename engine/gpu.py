@@ -25,6 +25,7 @@ from kernels.gpu.matmul import matmul
 from kernels.gpu.mla_decode import mla_decode, mla_few
 from kernels.gpu.mla_prefill import mla_prefill
 from kernels.gpu.packing import CHUNK, Packing
+from kernels.gpu.rows import Norm
 
 if TYPE_CHECKING:
     from engine import model as plain
@@ -127,11 +128,13 @@ def _round(count: int) -> int:
     return -(-count // _ALIGNED) * _ALIGNED
 
 
-def linear(x: Tensor, weight: Tensor, fixed: bool) -> Tensor:
-    """x [T,in] · weightᵀ -> [T,out]."""
-    if fixed:
-        return matmul(x, weight)
-    return ops.linear(x, weight) if x.shape[0] <= FEW else F.linear(x, weight)
+def linear(x: Tensor, weight: Tensor, fixed: bool, norm: Norm | None = None, add: Tensor | None = None) -> Tensor:
+    """x [T,in], or its norm, · weightᵀ, and ``add`` -> [T,out]."""
+    if x.shape[0] <= FEW and not fixed:
+        return ops.linear(x, weight, norm, add)
+    x = ops.rms_norm(x, *norm) if norm else x
+    y = matmul(x, weight) if fixed else F.linear(x, weight)
+    return y if add is None else y.add_(add)
 
 
 def _mixed(parts: list[Tensor], rows: int) -> Tensor:
@@ -162,18 +165,18 @@ class Kda:
         vectors = (kda.A_log, kda.dt_bias, kda.o_norm)
         return cls(kda.heads, kda.head_dim, kda.eps, *matrices, *vectors, kda.o_proj.plain)
 
-    def forward(self, u: Tensor, pieces: Pieces, states: StateRows) -> Tensor:
-        """u [T,D] -> [T,D]. The pieces' rows of ``states`` are advanced in place."""
+    def forward(self, x: Tensor, norm: Norm, pieces: Pieces, states: StateRows) -> Tensor:
+        """x [T,D] -> x and what the layer adds, [T,D]. The pieces' rows of ``states`` are advanced in place."""
         K, H = self.head_dim, self.heads
         C = H * K
         edges = [3 * C, 3 * C + 2 * K, 3 * C + 2 * K + H]
-        raw, low, b, _ = linear(u, self.inward, pieces.fixed).tensor_split(edges, 1)
+        raw, low, b, _ = linear(x, self.inward, pieces.fixed, norm).tensor_split(edges, 1)
         a, gate = linear(low, self.gates, pieces.fixed).chunk(2, 1)
         parts = []
         for group in pieces.groups:
             mix, at = self._decode if group is pieces.singles else self._read, group.rows
             parts.append(mix(raw[at], a[at], b[at], gate[at], group, states))
-        return linear(_mixed(parts, u.shape[0]), self.o_proj, pieces.fixed)
+        return linear(_mixed(parts, x.shape[0]), self.o_proj, pieces.fixed, add=x)
 
     def _decode(self, raw: Tensor, a: Tensor, b: Tensor, gate: Tensor, group: Group, states: StateRows) -> Tensor:
         rates = (self.A_log, self.dt_bias)
@@ -212,11 +215,11 @@ class Mla:
         weights = (mla.inward.plain, mla.latent_norm, mla.kv_b, mla.o_proj.plain)
         return cls(mla.heads, mla.rank, mla.value_dim, mla.eps, *weights)
 
-    def forward(self, u: Tensor, pieces: Pieces, latents: LatentPages) -> Tensor:
-        """u [T,D] -> [T,D]. The rows' latents are written into the pieces' pages, then read."""
+    def forward(self, x: Tensor, norm: Norm, pieces: Pieces, latents: LatentPages) -> Tensor:
+        """x [T,D] -> x and what the layer adds. The rows' latents are written into the pieces' pages, then read."""
         width = latents.pages.shape[-1]
-        q, latent = linear(u, self.inward, pieces.fixed).tensor_split([-width], 1)
-        q = q.view(u.shape[0], self.heads, -1)
+        q, latent = linear(x, self.inward, pieces.fixed, norm).tensor_split([-width], 1)
+        q = q.view(x.shape[0], self.heads, -1)
         parts = []
         for group in pieces.groups:
             tables = (latents.pages, group.tables)
@@ -231,7 +234,7 @@ class Mla:
             else:
                 o = mla_prefill(q[group.rows], *tables, group.lengths, group.packing, *weights, group.positions)
             parts.append(o.flatten(1))
-        return linear(_mixed(parts, u.shape[0]), self.o_proj, pieces.fixed)
+        return linear(_mixed(parts, x.shape[0]), self.o_proj, pieces.fixed, add=x)
 
     def require(self, piece: "plain.Piece", latents: LatentPages) -> None:
         latents.require_before(piece.table, piece.before)
@@ -250,8 +253,8 @@ class Mlp:
     def of(cls, mlp: "plain.Mlp") -> "Mlp":
         return cls(mlp.up.plain, mlp.down.plain)
 
-    def add(self, z: Tensor, x: Tensor, fixed: bool) -> Tensor:
-        return linear(ops.swiglu(linear(z, self.up, fixed)), self.down, fixed).add_(x)
+    def add(self, x: Tensor, norm: Norm, fixed: bool) -> Tensor:
+        return linear(ops.swiglu(linear(x, self.up, fixed, norm)), self.down, fixed, add=x)
 
 
 @dataclass(frozen=True)
@@ -267,10 +270,23 @@ class Moe:
     w13: Tensor  # [E + shared, 2I, D]: gate, then up
     w2: Tensor  # [E + shared, D, I]
 
-    def add(self, z: Tensor, x: Tensor, fixed: bool) -> Tensor:
-        choice = (self.top_k, self.scale, self.renormalize, self.shared)
-        chosen = (*experts.route(z, self.router, self.bias, *choice), self.w13, self.w2)
-        return experts.moe_grouped(z, *chosen, out=x, tile=TILE) if fixed else experts.moe(z, *chosen, out=x)
+    def add(self, x: Tensor, norm: Norm, fixed: bool) -> Tensor:
+        """In place."""
+        z, indices, weights = self._route(x, norm, fixed)
+        chosen = (indices, weights, self.w13, self.w2)
+        if fixed:
+            return experts.moe_grouped(z, *chosen, out=x, tile=TILE)
+        return experts.moe(z, *chosen, out=x, shared=self.shared)
+
+    def _route(self, x: Tensor, norm: Norm, fixed: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """The normed rows, the experts of each, their weights."""
+        choice = (self.bias, self.top_k, self.scale, self.renormalize, self.shared)
+        if x.shape[0] > FEW or fixed:
+            z = ops.rms_norm(x, *norm)
+            return z, *experts.route(z, self.router, *choice)
+        z = torch.empty_like(x)
+        logits = ops.linear(x, self.router, norm, normed=z, dtype=torch.float32)
+        return z, *experts.choose(logits[None], *choice)
 
 
 @dataclass(frozen=True)
@@ -305,9 +321,8 @@ class Layer:
 
     def advance(self, x: Tensor, pieces: Pieces, rows: StateRows | LatentPages) -> Tensor:
         """The numbers without the tags: what a CUDA graph holds."""
-        delta = self.mixer.forward(ops.rms_norm(x, self.mixer_norm, self.eps), pieces, rows)  # type: ignore[arg-type]
-        x, normed = ops.add_rms_norm(x, delta, self.ffn_norm, self.eps)
-        return self.ffn.add(normed, x, pieces.fixed)
+        x = self.mixer.forward(x, Norm(self.mixer_norm, self.eps), pieces, rows)  # type: ignore[arg-type]
+        return self.ffn.add(x, Norm(self.ffn_norm, self.eps), pieces.fixed)
 
 
 @dataclass(frozen=True)
@@ -321,4 +336,7 @@ class Head:
         return cls(head.norm, head.weight, head.eps)
 
     def logits(self, hidden: Tensor, fixed: bool = False) -> Tensor:
-        return linear(ops.rms_norm(hidden, self.norm, self.eps), self.weight, fixed).float()
+        norm = Norm(self.norm, self.eps)
+        if hidden.shape[0] <= FEW and not fixed:
+            return ops.linear(hidden, self.weight, norm, dtype=torch.float32)
+        return linear(hidden, self.weight, fixed, norm).float()

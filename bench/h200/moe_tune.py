@@ -1,6 +1,6 @@
 """Times configurations of the expert kernels of the 48B: how the constants of kernels/gpu/moe.py were found.
 
-python -m bench.h200.moe_tune --out FILE
+python -m bench.h200.moe_tune --out FILE [--rows 1 8 64 1024 8192] [--seconds 60]
 """
 
 import argparse
@@ -19,17 +19,10 @@ from torch.profiler import ProfilerActivity, profile
 from bench.h200.measuring import eager_ms, graph_ms
 from bench.h200.moe import GRAPH, WIDTH, Layer, chain, choices, randn
 from kernels.gpu import moe as ours
-from kernels.gpu.moe import Gemv, Tiles
+from kernels.gpu.moe import Tiles
 
-SECONDS = 60  # of trials; what is left out is said
 Trial = dict[str, Any]  # constants that are set otherwise
-PAIRS: list[Trial] = [
-    {},
-    {"EARLY": False},
-    {"AHEAD": False},
-    *({"PAIR_UP": Gemv(*g)} for g in [(16, 256, 4, 3), (8, 256, 4, 4), (8, 256, 4, 6), (4, 512, 4, 4)]),
-    *({"PAIR_DOWN": Gemv(*g)} for g in [(2, 1024, 4, 4), (4, 512, 4, 5), (8, 512, 4, 4), (2, 1024, 2, 4)]),
-]
+PAIRS: list[Trial] = [{}, {"WARPS": 1}, {"REGISTERS": None}, {"REGISTERS": 104}, {"HELD": 20}, {"WARPS": 2}]
 FEW: list[Trial] = [{}, {"DESCRIBE": False}, *({"UP": {16: Tiles(*t)}} for t in [(64, 128, 4, 3), (64, 128, 4, 2)])]
 MANY: list[Trial] = [
     {},
@@ -59,16 +52,18 @@ def constants(values: Trial) -> Iterator[None]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--rows", type=int, nargs="+", default=[1, 8, 64, 1024, 8192])
+    parser.add_argument("--seconds", type=float, default=60, help="of trials; what is left out is said")
     arguments = parser.parse_args()
     torch.manual_seed(0)
     layer, started, lines = Layer.make(), time.monotonic(), []
-    for rows in (1, 8, 64, 1024, 8192):
+    for rows in arguments.rows:
         lines.append({"rows": rows, "kernels, us": profiled(layer, randn(rows, WIDTH), choices(rows))})
         print(json.dumps(lines[-1]), flush=True)
-    for rows, trials in TRIALS.items():
+    for rows, trials in ((rows, TRIALS[rows]) for rows in arguments.rows):
         x, choice = randn(rows, WIDTH), choices(rows)
         for values in trials:
-            if time.monotonic() - started > SECONDS:
+            if time.monotonic() - started > arguments.seconds:
                 lines.append({"rows": rows, "left out": str(values)})
                 continue
             with constants(values):

@@ -1,10 +1,12 @@
-"""Tiles of ``linear`` in kernels/gpu/rows.py, timed on the 48B's weights and compared with float64; torch beside them.
+"""Settings of ``linear`` in kernels/gpu/rows.py, timed on the 48B's weights and compared with float64; torch beside it.
 
-python -m bench.h200.rows_tune --out FILE
+python -m bench.h200.rows_tune --out FILE [--seconds 25]
 """
 
 import argparse
 import json
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,53 +15,66 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.h200.measuring import COPY, errors, graph_ms
-from kernels.gpu import rows
+from kernels.gpu import early, rows
 
-WEIGHTS = [(20512, 2304), (2304, 4096), (163840, 2304), (2304, 9216)]  # [out, in]
-TILES = [
-    (16, 128, 1, 6),
-    (16, 128, 1, 7),
-    (16, 256, 1, 3),
-    (16, 256, 1, 4),
-    (16, 256, 2, 4),
-    (32, 128, 2, 5),
-    (32, 64, 2, 7),
+WEIGHTS = [(12576, 2304, True), (2304, 4096, False), (8192, 256, False), (163840, 2304, True)]  # [out, in], normed
+SETTINGS: list[dict[str, Any]] = [
+    {},
+    {"OVERLAP": False},
+    {"WARPS": 1},
+    {"WARPS": 2},
+    {"REGISTERS": None},
+    {"HELD": 9},
+    {"HELD": 36, "REGISTERS": None},
+    {"REGISTERS": 96},
+    {"LINES": 8},
 ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    out = parser.parse_args().out
+    parser.add_argument("--seconds", type=float, default=25)
+    arguments = parser.parse_args()
     torch.manual_seed(0)
-    records = [record for shape in WEIGHTS for record in tried(*shape)]
-    out.write_text(json.dumps(records, indent=1) + "\n")
+    began, records = time.monotonic(), []
+    for setting in SETTINGS:
+        for shape in WEIGHTS:
+            if time.monotonic() - began < arguments.seconds:
+                records.append(tried(*shape, setting))
+                print(json.dumps(records[-1]), flush=True)
+                arguments.out.write_text(json.dumps(records, indent=1) + "\n")
 
 
-def tried(out: int, depth: int) -> list[dict[str, Any]]:
+def tried(out: int, depth: int, normed: bool, setting: dict[str, Any]) -> dict[str, Any]:
     """As many copies of the weight as the L2 cache cannot hold take turns."""
-    times = max(1, int(3e8 // (2 * out * depth)))
+    times = max(1, min(60, int(3e8 // (2 * out * depth))))
     weights = [torch.randn(out, depth, device="cuda", dtype=torch.bfloat16) for _ in range(times)]
-    records = []
-    for tile in [None, *TILES]:
-        record: dict[str, Any] = {"weight": [out, depth], "tile": tile, "floor_us": 2e6 * out * depth / COPY}
-        for count in (1, 16):
+    norm = rows.Norm(torch.ones(depth, device="cuda", dtype=torch.bfloat16), 1e-5) if normed else None
+    record: dict[str, Any] = {"weight": [out, depth], "setting": setting, "floor_us": 2e6 * out * depth / COPY}
+    before = {name: getattr(early if name == "OVERLAP" else rows, name) for name in setting}
+    put(setting)
+    try:
+        for count in (1, 8) if not setting else (1,):
             x = torch.randn(count, depth, device="cuda", dtype=torch.bfloat16)
-            try:
-                rows.LINEAR = tile or rows.LINEAR
-                one = rows.linear if tile else F.linear
-                record[f"rel_err T={count}"] = errors(one(x, weights[0]), (x.double() @ weights[0].double().T,))
-                record[f"us T={count}"] = round(1e3 * graph_ms(lambda one=one, x=x: every(one, x, weights)) / times, 2)
-            except Exception as error:
-                record["error"] = f"{type(error).__name__}: {str(error)[:200]}"
-        print(json.dumps(record), flush=True)
-        records.append(record)
-    return records
+            wide = F.rms_norm(x.double(), (depth,), eps=1e-5) if normed else x.double()
+            record[f"rel_err T={count}"] = errors(rows.linear(x, weights[0], norm), (wide @ weights[0].double().T,))
+            record[f"us T={count}"] = us(lambda w, x=x: rows.linear(x, w, norm), weights)
+            if not setting:
+                record[f"torch us T={count}"] = us(lambda w, x=x: F.linear(x, w), weights)
+    except Exception as error:
+        record["error"] = f"{type(error).__name__}: {str(error)[:200]}"
+    put(before)
+    return record
 
 
-def every(one: Any, x: Tensor, weights: list[Tensor]) -> None:
-    for weight in weights:
-        one(x, weight)
+def put(setting: dict[str, Any]) -> None:
+    for name, value in setting.items():
+        setattr(early if name == "OVERLAP" else rows, name, value)
+
+
+def us(one: Callable[[Tensor], Tensor], weights: list[Tensor]) -> float:
+    return round(1e3 * graph_ms(lambda: [one(weight) for weight in weights]) / len(weights), 2)
 
 
 if __name__ == "__main__":

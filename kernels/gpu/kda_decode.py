@@ -11,6 +11,9 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
+from kernels.gpu.early import call, early, launch
+from kernels.gpu.gate import log2_decay
+
 WARPS = 4  # a channel a thread where K = 128: more threads would repeat each other; sums over K depend on it
 # Up to so many programs start while the launch before still runs and call their states to L2 (from 9.0 up):
 # 5.2 us instead of 6.1 for one row of the 48B; with 64 rows that costs 6 %.
@@ -31,6 +34,7 @@ def kda_decode(
     eps: float,
     pool: Tensor,
     slots: Tensor,
+    lower_bound: float | None = None,
 ) -> Tensor:
     """``rms_norm(o) ⊙ o_norm ⊙ sigmoid(z)`` of one new token a row -> y [B,H·V] in raw's dtype (model-spec §2.2).
 
@@ -38,24 +42,19 @@ def kda_decode(
     [slots,W-1,C] the inputs before it, oldest first; a [B,H·K] gate logits; b [B,H] write logits; z [B,H·V] the output
     gate's logits; A_log [H] and dt_bias [H·K] fp32; o_norm [V]; pool [slots,H,K,V] fp32. Row i uses slot slots[i]
     (int32, distinct) of both pools and leaves the new history and state there. A negative slot is an idle row: its y is
-    zero. K and V are powers of two; the first dimension of any of them may be strided.
+    zero. K and V are powers of two; the first dimension of any of them may be strided. lower_bound: a bounded gate.
     """
     y = torch.empty(raw.shape[0], z.shape[1], dtype=raw.dtype, device=raw.device)
     _, heads, key, value = pool.shape
     width, items = conv_weight.shape[1], raw.shape[0] * heads
-    early = _early(items, raw.device)
+    overlap = items <= EARLY and early(raw.device)
     _decode[(items,)](
         raw, conv_weight, conv_pool, a, b, z, A_log, dt_bias, o_norm, pool, slots, y,
         raw.stride(0), conv_pool.stride(0), a.stride(0), b.stride(0), z.stride(0), pool.stride(0), pool.shape[0], eps,
-        H=heads, K=key, V=value, W=width, L2_EPS=L2_EPS,
-        EARLY=early, num_warps=WARPS,
-        **({"launch_pdl": True} if early else {}),
+        H=heads, K=key, V=value, W=width, L2_EPS=L2_EPS, LOWER=lower_bound, EARLY=overlap, num_warps=WARPS,
+        **launch(overlap),
     )  # fmt: skip
     return y
-
-
-def _early(items: int, device: torch.device) -> bool:
-    return items <= EARLY and device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 9
 
 
 @triton.jit(do_not_specialize=["pool_slots"])
@@ -63,7 +62,7 @@ def _decode(
     raw, conv_weight, conv_pool, a, b, z, A_log, dt_bias, o_norm, pool, slots, y,
     raw_row, conv_slot, a_row, b_row, z_row, pool_slot, pool_slots, eps,
     H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, W: tl.constexpr, L2_EPS: tl.constexpr,
-    EARLY: tl.constexpr,
+    LOWER: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     C: tl.constexpr = H * (2 * K + V)
     keys, values = tl.arange(0, K), tl.arange(0, V)
@@ -75,7 +74,7 @@ def _decode(
         gdc_launch_dependents()
         # the launch before may still be writing the slot: it serves for the call alone, and is not kept in L1
         stale = tl.load(slots + row, cache_modifier=".cg")
-        _call(pool + _within(stale, pool_slots) * pool_slot + head * (K * V), K * V)
+        call(pool + _within(stale, pool_slots) * pool_slot + head * (K * V), K * V)
         gdc_wait()
     slot = tl.load(slots + row).to(tl.int64)
     live = slot >= 0
@@ -98,7 +97,8 @@ def _decode(
     qq, kk, kq = tl.reduce((q * q, k * k, k * q), 0, _sums_of_3)
     q_scale, k_scale = tl.rsqrt(qq + L2_EPS) * K**-0.5, tl.rsqrt(kk + L2_EPS)
     q, k, kq = q * q_scale, k * k_scale, kq * q_scale * k_scale
-    decay = tl.exp(-tl.exp(pace) * _softplus(logit + bias))
+    # the interpreter takes a bound times a tensor for a constant, until it is added to one
+    decay = tl.exp2(tl.zeros([K], tl.float32) + log2_decay(logit + bias, tl.exp(pace), LOWER))
     scale = tl.sigmoid(gate) * norm
     tl.debug_barrier()  # a history's cell may have been read by another thread than the one that now writes it
     _shift(history, of_q, q_window, live, C, W)
@@ -164,22 +164,5 @@ def _sums_of_3(a, b, c, d, e, f):
 
 
 @triton.jit
-def _softplus(x):
-    """``log(1 + e^x)``; log1p by Kahan's quotient, since a slow channel's rate is a thousandth."""
-    e = tl.exp(-tl.abs(x))
-    u = 1.0 + e
-    rest = u - 1.0
-    return tl.maximum(x, 0.0) + tl.where(rest == 0.0, e, tl.log(u) * (e / tl.where(rest == 0.0, 1.0, rest)))
-
-
-@triton.jit
 def _within(slot, slots):
     return tl.minimum(tl.maximum(slot.to(tl.int64), 0), slots - 1)
-
-
-@triton.jit
-def _call(state, CELLS: tl.constexpr):
-    """Asks the L2 cache for a state."""
-    places = (state + tl.arange(0, CELLS // 32) * 32).to(tl.int64)
-    asm: tl.constexpr = "prefetch.global.L2 [$1]; mov.u32 $0, 0;"
-    tl.inline_asm_elementwise(asm, "=r,l", [places], dtype=tl.int32, is_pure=False, pack=1)

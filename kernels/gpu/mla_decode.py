@@ -13,7 +13,9 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
+from kernels.gpu.early import early, follow, launch
 from kernels.gpu.packing import Packing
 
 SPLITS = 132  # at most, of one sequence: one for each SM of an H200
@@ -64,14 +66,18 @@ def project(x: Tensor, weight: Tensor) -> Tensor:
     grid = (triton.cdiv(weight.shape[1], columns), heads, triton.cdiv(batch, 16))
     inner = min(max(triton.next_power_of_2(wide), 16), 128)
     sizes = batch, *x.stride()[:2], *weight.stride(), heads
-    _project[grid](x, weight, out, *sizes, WIDE=wide, OUT=weight.shape[1], COLUMNS=columns, INNER=inner, num_warps=4)
+    overlap = early(x.device)
+    _project[grid](
+        x, weight, out, *sizes, WIDE=wide, OUT=weight.shape[1], COLUMNS=columns, INNER=inner, EARLY=overlap,
+        num_warps=4, **launch(overlap),
+    )  # fmt: skip
     return out
 
 
 @triton.jit
 def _project(
     x, weight, out, batch, x_row, x_head, w_head, w_out, w_in, heads, WIDE: tl.constexpr, OUT: tl.constexpr,
-    COLUMNS: tl.constexpr, INNER: tl.constexpr,
+    COLUMNS: tl.constexpr, INNER: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     head = tl.program_id(1).to(tl.int64)
@@ -79,12 +85,19 @@ def _project(
     mine, there = (row < batch)[:, None], (column < OUT)[None, :]
     rows = x + head * x_head + row.to(tl.int64)[:, None] * x_row
     columns = weight + head * w_head + column[None, :] * w_out
+    inner, held = tl.arange(0, INNER), ()
+    if EARLY:
+        gdc_launch_dependents()
+    for start in tl.static_range(0, WIDE, INNER):
+        held = held + (
+            tl.load(columns + (start + inner)[:, None] * w_in, mask=there & (start + inner < WIDE)[:, None], other=0.0),
+        )
+    if EARLY:
+        gdc_wait()
     acc = tl.zeros([16, COLUMNS], tl.float32)
-    for start in range(0, WIDE, INNER):
-        inner = start + tl.arange(0, INNER)
-        a = tl.load(rows + inner[None, :], mask=mine & (inner < WIDE)[None, :], other=0.0)
-        b = tl.load(columns + inner[:, None] * w_in, mask=there & (inner < WIDE)[:, None], other=0.0)
-        acc = tl.dot(a, b, acc, input_precision="ieee")
+    for start in tl.static_range(0, WIDE, INNER):
+        a = tl.load(rows + (start + inner)[None, :], mask=mine & (start + inner < WIDE)[None, :], other=0.0)
+        acc = tl.dot(a, held[start // INNER], acc, input_precision="ieee")
     place = (row.to(tl.int64)[:, None] * heads + head) * OUT + column[None, :]
     tl.store(out + place, acc.to(out.dtype.element_ty), mask=mine & there)
 
@@ -99,17 +112,17 @@ def _read(query: Tensor, shared: Tensor, pages: Tensor, tables: Tensor, lengths:
     parts = query.new_empty(batch, splits, blocks, wide, head, dtype=torch.float32)
     peaks, masses = query.new_empty(2, batch, splits, blocks, head, dtype=torch.float32)
     rule = {"SPLITS": SPLITS, "STEP": STEP, "FEW": FEW, "SHORTEST": SHORTEST, "USUAL": USUAL, "HEADS": head}
-    kernel, tile = _reading(pages, rank, shared.shape[2])
+    (kernel, tile), overlap = _reading(pages, rank, shared.shape[2]), early(query.device)
     kernel[(batch, splits, blocks)](
         query, shared, pages, tables, lengths, parts, peaks, masses, scale * math.log2(math.e), splits, heads,
         *shared.stride()[:2], pages.stride(0), tables.stride(0), TOKEN=pages.stride(1), RANK=rank,
-        SHARED=shared.shape[2], PAGE=pages.shape[1], **tile, **rule,
+        SHARED=shared.shape[2], PAGE=pages.shape[1], EARLY=overlap, **tile, **rule, **launch(overlap),
     )  # fmt: skip
     read = torch.empty_like(query)
     slice_ = min(wide, 128 // head)
     _combine[(triton.cdiv(rank, slice_), batch, blocks)](
         parts, peaks, masses, lengths, read, splits, heads, RANK=rank, WIDE=wide, SLICE=slice_, TOGETHER=TOGETHER,
-        **rule, num_warps=4,
+        **rule, EARLY=overlap, num_warps=4, **launch(overlap),
     )  # fmt: skip
     return read
 
@@ -159,10 +172,11 @@ def _read_split(
     page_stride, table_stride, TOKEN: tl.constexpr, RANK: tl.constexpr, WIDE: tl.constexpr, SHARED: tl.constexpr,
     WIDE_SHARED: tl.constexpr, PAGE: tl.constexpr, KEYS: tl.constexpr, STAGES: tl.constexpr, AHEAD: tl.constexpr,
     SPLITS: tl.constexpr, STEP: tl.constexpr, FEW: tl.constexpr, SHORTEST: tl.constexpr, USUAL: tl.constexpr,
-    HEADS: tl.constexpr,
+    HEADS: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """Keys x heads: the scores are [KEYS,HEADS], the values [WIDE,HEADS], WIDE = R up to a power of two."""
     sequence, split, block = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
+    follow(EARLY)
     length = tl.load(lengths + sequence)
     piece = _split_length(length, SPLITS, STEP, FEW, SHORTEST, USUAL)
     first = split * piece
@@ -251,10 +265,11 @@ def _into_l2(
 def _combine(
     parts, peaks, masses, lengths, read, splits, heads, RANK: tl.constexpr, WIDE: tl.constexpr, SLICE: tl.constexpr,
     TOGETHER: tl.constexpr, SPLITS: tl.constexpr, STEP: tl.constexpr, FEW: tl.constexpr, SHORTEST: tl.constexpr,
-    USUAL: tl.constexpr, HEADS: tl.constexpr,
+    USUAL: tl.constexpr, HEADS: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """Adds the splits of a sequence in order, TOGETHER at a time, for SLICE columns of R and one block of heads."""
     sequence, block = tl.program_id(1).to(tl.int64), tl.program_id(2)
+    follow(EARLY)
     length = tl.load(lengths + sequence)
     used = tl.cdiv(length, _split_length(length, SPLITS, STEP, FEW, SHORTEST, USUAL))
     head, column = tl.arange(0, HEADS), tl.program_id(0) * SLICE + tl.arange(0, SLICE)

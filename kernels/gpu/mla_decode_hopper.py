@@ -8,6 +8,7 @@ from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.ampere import async_copy
 from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared, warpgroup_mma, warpgroup_mma_wait
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 KEYS, WARPS = 64, 4  # a warp group; with two, both would compute the same scores
 AHEAD = 0  # tiles, of which the lines are asked into the L2 cache before they are copied: 0 is never
@@ -18,10 +19,13 @@ def read_split(
     query, shared, pages, tables, lengths, parts, peaks, masses, scale, splits, heads, shared_row, shared_head,
     page_stride, table_stride, TOKEN: gl.constexpr, RANK: gl.constexpr, SHARED: gl.constexpr, PAGE: gl.constexpr,
     KEYS: gl.constexpr, AHEAD: gl.constexpr, SPLITS: gl.constexpr, STEP: gl.constexpr, FEW: gl.constexpr,
-    SHORTEST: gl.constexpr, USUAL: gl.constexpr, HEADS: gl.constexpr,
+    SHORTEST: gl.constexpr, USUAL: gl.constexpr, HEADS: gl.constexpr, EARLY: gl.constexpr,
 ):  # fmt: skip
     """As ``_read_split`` of mla_decode.py, for 16 bits and widths that are powers of two, at least 64."""
     sequence, split, block = gl.program_id(0).to(gl.int64), gl.program_id(1), gl.program_id(2)
+    if EARLY:  # as kernels/gpu/early.py says
+        gdc_launch_dependents()
+        gdc_wait()
     length = gl.load(lengths + sequence)
     steps = (length + STEP - 1) // STEP  # as _split_length of mla_decode.py
     usual = gl.minimum((steps + FEW - 1) // FEW * STEP, USUAL)

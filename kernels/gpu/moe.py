@@ -17,20 +17,16 @@ from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from kernels.gpu.early import early, launch
+from kernels.gpu.rows import PIECE, piece
+
 DESCRIBE = True  # from 9.0 on: tiles of weights come by the GPU's copy engine
-EARLY = True  # from 9.0 on: the launches for few rows overlap
-AHEAD = True  # with EARLY: w13's launch calls w2 into the L2 cache
-L2 = 20e6  # bytes that are called at most: more than comes until w2's own launch reads
+HELD = 36  # pieces of 16 bytes that a thread of the kernels for few rows holds, at most
+WARPS = 4  # of theirs
+REGISTERS = 128  # of a thread of w13's: 16 warps of an SM
 FEW_ROWS = 8  # up to here rows that share an expert read it twice, which costs less than sorting
 SLICE = 256  # columns of x whose products are summed before the slices are: the router's order of summation
 FEW_ROUTED = 256  # rows; up to here a slice has its own program
-
-
-class Gemv(NamedTuple):
-    lines: int  # outputs of a program
-    depth: int  # columns of a step
-    warps: int
-    stages: int
 
 
 class Tiles(NamedTuple):
@@ -40,9 +36,6 @@ class Tiles(NamedTuple):
     stages: int
 
 
-# Such that the programs of one row of the 48B are all resident at once: 512 for w13, 576 for w2, on 132 SMs.
-PAIR_UP = Gemv(16, 256, 4, 4)
-PAIR_DOWN = Gemv(4, 1024, 4, 4)
 # By rows of a tile. A column of hidden is a row of w1 and one of w3.
 UP = {16: Tiles(64, 64, 4, 4), 64: Tiles(64, 64, 4, 4), 128: Tiles(128, 64, 8, 4)}
 DOWN = {16: Tiles(128, 64, 4, 4), 64: Tiles(128, 64, 4, 4), 128: Tiles(256, 64, 8, 3)}
@@ -68,49 +61,61 @@ def route(
     each = 1 if few else slices
     experts_tile, rows_tile, warps = (64, 16, 4) if few else (128, 64, 8)
     logits = torch.empty(slices // each, rows, experts, dtype=torch.float32, device=x.device)
-    grid, early = (triton.cdiv(experts, experts_tile), triton.cdiv(rows, rows_tile), slices // each), _early(x.device)
-    _logits[grid](
+    _logits[triton.cdiv(experts, experts_tile), triton.cdiv(rows, rows_tile), slices // each](
         x, gate_weight, logits, rows, x.stride(0), width, experts, each, SLICE, experts_tile, rows_tile,
-        _step(64, x), early, num_warps=warps, num_stages=4, **_launch(early),
+        _step(64, x), num_warps=warps, num_stages=4,
     )  # fmt: skip
-    indices = torch.empty(rows, top_k + shared, dtype=torch.int32, device=x.device)
-    weights = torch.empty(rows, top_k + shared, dtype=torch.float32, device=x.device)
+    return choose(logits, bias, top_k, scale, renormalize, shared)
+
+
+def choose(
+    logits: Tensor, bias: Tensor, top_k: int, scale: float, renormalize: bool, shared: int = 0
+) -> tuple[Tensor, Tensor]:
+    """The choice of ``route`` by logits [S,T,E] fp32, the parts of a sum."""
+    parts, rows, experts = logits.shape
+    indices = torch.empty(rows, top_k + shared, dtype=torch.int32, device=logits.device)
+    weights = torch.empty(rows, top_k + shared, dtype=torch.float32, device=logits.device)
+    overlap = early(logits.device)
     _select[(rows,)](
         logits, bias, indices, weights, rows, scale, experts, triton.next_power_of_2(experts), top_k,
-        shared, triton.next_power_of_2(top_k + shared), slices // each, renormalize, early, num_warps=1,
-        **_launch(early),
+        shared, triton.next_power_of_2(top_k + shared), parts, renormalize, overlap, num_warps=1, **launch(overlap),
     )  # fmt: skip
     return indices, weights
 
 
-def moe(x: Tensor, indices: Tensor, weights: Tensor, w13: Tensor, w2: Tensor, out: Tensor | None = None) -> Tensor:
+def moe(
+    x: Tensor, indices: Tensor, weights: Tensor, w13: Tensor, w2: Tensor, out: Tensor | None = None, shared: int = 0
+) -> Tensor:
     """``y_t = Σ_e weight_te · W2_e( SiLU(W1_e x_t) ⊙ W3_e x_t )``, the experts of a token in the order chosen, in fp32.
 
     x [T,D], indices [T,k] int32 in 0..E-1, weights [T,k] fp32; w13 [E,2I,D] (w1's rows, then w3's), w2 [E,D,I] -> [T,D]
-    in x's dtype. out [T,D]: the result is added to it, in place, and it is returned.
+    in x's dtype. out [T,D]: the result is added to it, in place, and it is returned. shared: the last ``shared`` of a
+    row's choice are the last experts, as ``route`` says.
     """
-    return (moe_pairs if x.shape[0] <= FEW_ROWS else moe_grouped)(x, indices, weights, w13, w2, out)
+    if x.shape[0] <= FEW_ROWS:
+        return moe_pairs(x, indices, weights, w13, w2, out, shared)
+    return moe_grouped(x, indices, weights, w13, w2, out)
 
 
 def moe_pairs(
-    x: Tensor, indices: Tensor, weights: Tensor, w13: Tensor, w2: Tensor, out: Tensor | None = None
+    x: Tensor, indices: Tensor, weights: Tensor, w13: Tensor, w2: Tensor, out: Tensor | None = None, shared: int = 0
 ) -> Tensor:
     """`moe` for few rows, in two launches. Rows that share an expert each read it.
 
     The rows are made contiguous: on their alignment depends who adds what, so the bits.
     """
-    (rows, top_k), (_, width, inner) = indices.shape, w2.shape
+    (rows, top_k), (experts, width, inner) = indices.shape, w2.shape
     y = torch.empty_like(x) if out is None else out
     hidden = torch.empty(rows * top_k, inner, dtype=x.dtype, device=x.device)
-    up, down, early = PAIR_UP, PAIR_DOWN, _early(x.device)
-    ahead, piece = _ahead(w2, rows, top_k, triton.cdiv(inner, up.lines)) if early else (0, 16)
-    _pair_up[(triton.cdiv(inner, up.lines), rows * top_k)](
-        x.contiguous(), indices, w13, w2, hidden, top_k, width, inner, up.lines, _step(up.depth, x), up.stages, early,
-        ahead, piece, num_warps=up.warps, **_launch(early),
+    depth, overlap = PIECE // x.element_size(), early(x.device)
+    up, down = triton.cdiv(width, depth), top_k * triton.cdiv(inner, depth)
+    _pair_up[(triton.cdiv(inner, WARPS), rows * top_k)](
+        x.contiguous(), indices, w13, hidden, top_k, shared, experts, width, inner, depth, min(up, HELD // 4), WARPS,
+        overlap, num_warps=WARPS, maxnreg=REGISTERS, **launch(overlap),
     )  # fmt: skip
-    _pair_down[(triton.cdiv(width, down.lines), rows)](
-        hidden, indices, weights, w2, y, y.stride(0), top_k, width, inner, out is not None, down.lines,
-        _step(down.depth, x), down.stages, early, num_warps=down.warps, **_launch(early),
+    _pair_down[(triton.cdiv(width, WARPS), rows)](
+        hidden, indices, weights, w2, y, y.stride(0), top_k, width, inner, out is not None, depth, min(down, HELD),
+        WARPS, overlap, num_warps=WARPS, **launch(overlap),
     )  # fmt: skip
     return y
 
@@ -181,23 +186,6 @@ def _capability(device: torch.device) -> int:
     return torch.cuda.get_device_capability(device)[0]
 
 
-def _early(device: torch.device) -> bool:
-    return EARLY and device.type == "cuda" and _capability(device) >= 9
-
-
-def _launch(early: bool) -> dict[str, bool]:
-    """The interpreter knows no such option."""
-    return {"launch_pdl": True} if early else {}
-
-
-def _ahead(w2: Tensor, rows: int, top_k: int, programs: int) -> tuple[int, int]:
-    """Of how many of a row's experts w2 is called, and how many bytes of an expert each of 128 threads calls."""
-    size = w2[0].numel() * w2.element_size()
-    fits = AHEAD and size % 16 == 0 and w2.data_ptr() % 16 == 0
-    piece = max(16, triton.next_power_of_2(triton.cdiv(size, 128 * programs)))
-    return min(top_k, int(L2 // (rows * size))) if fits else 0, piece
-
-
 def _step(depth: int, like: Tensor) -> int:
     """Columns of a step, as many bytes of fp32 as of 16 bits."""
     return depth * 2 // max(2, like.element_size())
@@ -230,7 +218,7 @@ def _swiglu(gate, up):
 @triton.jit
 def _logits(
     x, weight, logits, rows, stride, D: tl.constexpr, E: tl.constexpr, SLICES: tl.constexpr, SLICE: tl.constexpr,
-    EXPERTS: tl.constexpr, ROWS: tl.constexpr, DEPTH: tl.constexpr, EARLY: tl.constexpr,
+    EXPERTS: tl.constexpr, ROWS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
     """Some slices' share of x·Wᵀ. The experts stand first in the product: a tensor core wants 64 rows there, of these
     there are enough."""
@@ -240,7 +228,6 @@ def _logits(
     weights = weight + tl.minimum(experts, E - 1) * D
     inputs = x + tl.minimum(tokens, rows - 1).to(tl.int64) * stride
     total = tl.zeros([EXPERTS, ROWS], dtype=tl.float32)
-    _follow(EARLY)
     for s in range(first, first + SLICES):
         part = tl.zeros([EXPERTS, ROWS], dtype=tl.float32)
         for at in range(0, SLICE, DEPTH):
@@ -260,12 +247,15 @@ def _select(
     """A row's choice, by one warp: the best, then the best of the others."""
     token = tl.program_id(0)
     expert, place = tl.arange(0, WIDE), tl.arange(0, TOPS)
-    _follow(EARLY)
+    bonus = tl.load(bias + expert, mask=expert < E, other=0.0).to(tl.float32)
+    if EARLY:
+        gdc_launch_dependents()
+        gdc_wait()
     total = tl.zeros([WIDE], dtype=tl.float32)
     for s in tl.static_range(SLICES):
         total += tl.load(logits + (s * rows + token).to(tl.int64) * E + expert, mask=expert < E, other=0.0)
     scores = 1 / (1 + tl.exp(-total))
-    value = scores + tl.load(bias + expert, mask=expert < E, other=0.0).to(tl.float32)
+    value = scores + bonus
     # NaN is never chosen before a number, and an expert that does not exist never at all: its weights would be read
     value = tl.where((expert < E) & (value == value), value, float("-inf"))
     order = value.to(tl.int32, bitcast=True)  # integers in the order of the numbers: a warp compares these at once
@@ -285,76 +275,72 @@ def _select(
 
 
 @triton.jit
-def _follow(EARLY: tl.constexpr):
-    """Launched before the launch before has ended: lets the next one come as early, then waits for what was written."""
-    if EARLY:
-        gdc_launch_dependents()
-        gdc_wait()
-
-
-@triton.jit
-def _call(start, size, PIECE: tl.constexpr, PIECES: tl.constexpr):
-    """Has this program's share of the size bytes at start brought into the L2 cache, and waits for none of it."""
-    piece = tl.program_id(0) * PIECES + tl.arange(0, PIECES)
-    tl.inline_asm_elementwise(
-        "{ .reg .pred p; setp.ne.s32 p, $2, 0; @p cp.async.bulk.prefetch.L2.global [$1], $3; mov.s32 $0, 0; }",
-        "=r,l,r,n",
-        [start.to(tl.int64, bitcast=True) + piece * PIECE, (piece * PIECE + PIECE <= size).to(tl.int32), PIECE],
-        dtype=tl.int32, is_pure=False, pack=1,
-    )  # fmt: skip
-
-
-@triton.jit
 def _pair_up(
-    x, indices, w13, w2, hidden, TOP: tl.constexpr, D: tl.constexpr, INNER: tl.constexpr, LINES: tl.constexpr,
-    DEPTH: tl.constexpr, STAGES: tl.constexpr, EARLY: tl.constexpr, AHEAD: tl.constexpr, PIECE: tl.constexpr,
+    x, indices, w13, hidden, TOP: tl.constexpr, SHARED: tl.constexpr, E: tl.constexpr, D: tl.constexpr,
+    INNER: tl.constexpr, DEPTH: tl.constexpr, STEPS: tl.constexpr, WARPS: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """Some of a pair's hidden row. A sum runs apart in every column of a step, to the end.
-
-    Then, while the last sums and the next launch would leave the memory idle, w2 of a row's first experts is called.
-    """
-    _follow(EARLY)
-    pair = tl.program_id(1)
-    expert = tl.load(indices + pair).to(tl.int64)
-    both = tl.arange(0, 2 * LINES)  # gate and up in turn
-    line = (both % 2) * INNER + tl.minimum(tl.program_id(0) * LINES + both // 2, INNER - 1)
-    weights = w13 + expert * (2 * INNER * D) + line * D
-    inputs = x + (pair // TOP) * D + tl.zeros([1], dtype=tl.int32)
-    total = tl.zeros([2 * LINES, DEPTH], dtype=tl.float32)
-    for at in tl.range(0, D, DEPTH, num_stages=STAGES):
-        d = at + tl.arange(0, DEPTH)
-        w, a = _columns(weights, d, D, DEPTH), _columns(inputs, d, D, DEPTH)
-        total += w.to(tl.float32) * a.to(tl.float32)
-    if pair % TOP < AHEAD:
-        _call(w2 + expert * (D * INNER), D * INNER * (w2.dtype.element_ty.primitive_bitwidth // 8), PIECE, 128)
-    inner = tl.program_id(0) * LINES + tl.arange(0, LINES)
-    gate, up = tl.split(tl.reshape(tl.sum(total, 1), [LINES, 2]))
-    tl.store(hidden + pair * INNER + inner, _swiglu(gate, up), mask=inner < INNER)
+    """Some of a pair's hidden row, one to a warp. A thread adds every 32nd piece of 16 bytes, then the threads add in
+    pairs. Shared experts come first: nobody waits for the choice to ask for their weights."""
+    place = TOP - 1 - tl.program_id(1) % TOP
+    pair, known = tl.program_id(1) // TOP * TOP + place, place >= TOP - SHARED
+    number = tl.program_id(0) * WARPS + tl.arange(0, WARPS)
+    if EARLY:
+        if place < TOP - SHARED:
+            gdc_wait()
+    expert = tl.load(indices + pair, mask=place < TOP - SHARED, other=0)
+    expert = tl.where(known, E - TOP + place, expert).to(tl.int64)
+    gates = w13 + expert * (2 * INNER * D) + tl.minimum(number, INNER - 1)[:, None] * D
+    ups, cells = gates + INNER * D, x + (pair // TOP) * D + 0 * number[:, None]
+    held = ()
+    for step in tl.static_range(STEPS):
+        held = held + (piece(gates, step * DEPTH, D, DEPTH), piece(ups, step * DEPTH, D, DEPTH))
+    if EARLY:
+        if known:
+            gdc_wait()
+        gdc_launch_dependents()  # after the wait: so the next launch may read the choice before its own
+    gate, up = tl.zeros([WARPS, DEPTH], dtype=tl.float32), tl.zeros([WARPS, DEPTH], dtype=tl.float32)
+    for step in tl.static_range(STEPS):
+        value = piece(cells, step * DEPTH, D, DEPTH).to(tl.float32)
+        gate += held[2 * step].to(tl.float32) * value
+        up += held[2 * step + 1].to(tl.float32) * value
+    for at in range(STEPS * DEPTH, D, DEPTH):
+        value = piece(cells, at, D, DEPTH).to(tl.float32)
+        gate += piece(gates, at, D, DEPTH).to(tl.float32) * value
+        up += piece(ups, at, D, DEPTH).to(tl.float32) * value
+    tl.store(hidden + pair * INNER + number, _swiglu(tl.sum(gate, 1), tl.sum(up, 1)), mask=number < INNER)
 
 
 @triton.jit
 def _pair_down(
     hidden, indices, weights, w2, y, stride, TOP: tl.constexpr, D: tl.constexpr, INNER: tl.constexpr,
-    ADD: tl.constexpr, LINES: tl.constexpr, DEPTH: tl.constexpr, STAGES: tl.constexpr, EARLY: tl.constexpr,
+    ADD: tl.constexpr, DEPTH: tl.constexpr, STEPS: tl.constexpr, WARPS: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """Some columns of a row of y, expert after expert. A sum runs apart in every column of a step, as above."""
-    _follow(EARLY)
-    token = tl.program_id(1)
-    d = tl.program_id(0) * LINES + tl.arange(0, LINES)
-    lines = w2 + tl.minimum(d, D - 1) * INNER
-    steps: tl.constexpr = (INNER + DEPTH - 1) // DEPTH
-    total = tl.zeros([LINES, DEPTH], dtype=tl.float32)
-    for step in tl.range(0, TOP * steps, num_stages=STAGES):
-        pair = token * TOP + step // steps
-        i = step % steps * DEPTH + tl.arange(0, DEPTH)
-        w = _columns(lines + tl.load(indices + pair).to(tl.int64) * (D * INNER), i, INNER, DEPTH)
-        h = _columns(hidden + pair * INNER + tl.zeros([1], dtype=tl.int32), i, INNER, DEPTH)
-        total += w.to(tl.float32) * (h.to(tl.float32) * tl.load(weights + pair))
-    result = tl.sum(total, 1)
-    place = y + token.to(tl.int64) * stride + d
+    """Some of a row of y, one to a warp, expert after expert. A thread adds every 32nd piece of an expert, as above."""
+    each: tl.constexpr = (INNER + DEPTH - 1) // DEPTH  # pieces of an expert
+    if EARLY:
+        gdc_launch_dependents()
+    token, number = tl.program_id(1), tl.program_id(0) * WARPS + tl.arange(0, WARPS)
+    pairs, lines = indices + token * TOP, w2 + tl.minimum(number, D - 1)[:, None] * INNER
+    held = ()
+    for step in tl.static_range(STEPS):
+        expert = tl.load(pairs + step // each, cache_modifier=".cg").to(tl.int64)
+        held = held + (piece(lines + expert * (D * INNER), step % each * DEPTH, INNER, DEPTH),)
+    if EARLY:
+        gdc_wait()
+    hiddens, shares = hidden + token * TOP * INNER + 0 * number[:, None], weights + token * TOP
+    total = tl.zeros([WARPS, DEPTH], dtype=tl.float32)
+    for step in tl.static_range(STEPS):
+        h = piece(hiddens + step // each * INNER, step % each * DEPTH, INNER, DEPTH)
+        total += held[step].to(tl.float32) * (h.to(tl.float32) * tl.load(shares + step // each))
+    for step in range(STEPS, TOP * each):
+        at, pair = step % each * DEPTH, step // each
+        w = piece(lines + tl.load(pairs + pair).to(tl.int64) * (D * INNER), at, INNER, DEPTH)
+        h = piece(hiddens + pair * INNER, at, INNER, DEPTH)
+        total += w.to(tl.float32) * (h.to(tl.float32) * tl.load(shares + pair))
+    result, place = tl.sum(total, 1), y + token.to(tl.int64) * stride + number
     if ADD:
-        result += tl.load(place, mask=d < D, other=0.0).to(tl.float32)
-    tl.store(place, result, mask=d < D)
+        result += tl.load(place, mask=number < D, other=0.0).to(tl.float32)
+    tl.store(place, result, mask=number < D)
 
 
 @triton.jit

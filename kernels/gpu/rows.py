@@ -4,16 +4,23 @@ with a weight, and the likeliest token.
 Every row is summed in the same order wherever it stands and however many rows come with it.
 """
 
+from typing import NamedTuple
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from triton.language.extra.cuda import gdc_launch_dependents
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
+from kernels.gpu.early import call, early, follow, launch
 from kernels.gpu.packing import CHUNK, Packing
 
 FEW = 16  # rows that ``linear`` takes
-LINEAR = (32, 128, 2, 5)  # its tile: rows and columns of the weight, warps, stages
+HELD = 18  # pieces of 16 bytes of the weight that a thread of ``linear`` holds; one row alone: up to twice as many
+LINES = 4  # rows of the weight of one warp, at most
+WARPS = 4
+REGISTERS = 128  # of a thread, where a row of the weight is held whole: 16 warps of an SM
+PIECE = 512  # bytes of a row that a warp reads at once
 COLUMNS = 4096  # logits that one program of ``greedy`` looks at
 
 
@@ -88,12 +95,16 @@ def swiglu(x: Tensor) -> Tensor:
     """``silu(gate) ⊙ up`` of x [T,2I], gate in the first half -> [T,I]."""
     rows, width = x.shape[0], x.shape[1] // 2
     out = torch.empty(rows, width, dtype=x.dtype, device=x.device)
-    _swiglu[(rows, triton.cdiv(width, 1024))](x, out, x.stride(0), N=width, WIDTH=1024, num_warps=4)
+    overlap = rows <= FEW and early(x.device)
+    _swiglu[(rows, triton.cdiv(width, 1024))](
+        x, out, x.stride(0), N=width, WIDTH=1024, EARLY=overlap, num_warps=4, **launch(overlap)
+    )
     return out
 
 
 @triton.jit
-def _swiglu(x, out, x_row, N: tl.constexpr, WIDTH: tl.constexpr):
+def _swiglu(x, out, x_row, N: tl.constexpr, WIDTH: tl.constexpr, EARLY: tl.constexpr):
+    follow(EARLY)
     row, columns = tl.program_id(0).to(tl.int64), tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
     there = columns < N
     gate = tl.load(x + row * x_row + columns, mask=there, other=0.0).to(tl.float32)
@@ -169,12 +180,12 @@ def put_latents(
     latent [T,R+r] packed rows; pages [P,page,R+r]; tables [N,max_pages] int32; lengths [N] int32 with the new rows: row
     i of the n rows of a sequence is its token length - n + i. A length of 0 is an idle sequence: nothing is written.
     """
-    width = latent.shape[1]
+    width, overlap = latent.shape[1], latent.shape[0] <= FEW and early(latent.device)
     _put_latents[(latent.shape[0],)](
         latent, pages, tables, packing.starts, lengths, norm_weight, latent.stride(0), pages.stride(0), pages.stride(1),
         tables.stride(0), packing.sequences, eps, PAGE=pages.shape[1], R=rank, SHARED=width - rank,
         RANK_WIDTH=triton.next_power_of_2(rank), SHARED_WIDTH=triton.next_power_of_2(width - rank),
-        SEQUENCES=triton.next_power_of_2(packing.sequences), num_warps=1,
+        SEQUENCES=triton.next_power_of_2(packing.sequences), EARLY=overlap, num_warps=1, **launch(overlap),
     )  # fmt: skip
 
 
@@ -182,8 +193,9 @@ def put_latents(
 def _put_latents(
     latent, pages, tables, starts, lengths, norm_weight, latent_row, page_stride, page_row, table_row, sequences, eps,
     PAGE: tl.constexpr, R: tl.constexpr, SHARED: tl.constexpr,
-    RANK_WIDTH: tl.constexpr, SHARED_WIDTH: tl.constexpr, SEQUENCES: tl.constexpr,
+    RANK_WIDTH: tl.constexpr, SHARED_WIDTH: tl.constexpr, SEQUENCES: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
+    follow(EARLY)
     row, numbers = tl.program_id(0), tl.arange(0, SEQUENCES)
     ends = tl.load(starts + 1 + numbers, mask=numbers < sequences, other=2147483647)
     sequence = tl.sum((ends <= row).to(tl.int32), 0)
@@ -201,58 +213,139 @@ def _put_latents(
         tl.store(target + R + shared, rest.to(pages.dtype.element_ty), mask=shared < SHARED)
 
 
-def linear(x: Tensor, weight: Tensor) -> Tensor:
-    """``x·weightᵀ`` for at most 16 rows. x [T,K], weight [N,K] -> [T,N] in x's dtype, summed in fp32.
+class Norm(NamedTuple):
+    """The rms_norm before a product."""
 
-    One pass over the weight at the memory's speed, on tensor cores for any number of rows, the missing ones zeros: a
-    row's bits depend on nothing beside it.
+    weight: Tensor
+    eps: float
+
+
+def linear(
+    x: Tensor, weight: Tensor, norm: Norm | None = None, add: Tensor | None = None, normed: Tensor | None = None,
+    dtype: torch.dtype | None = None,
+) -> Tensor:  # fmt: skip
+    """``x·weightᵀ`` for at most 16 rows. x [T,K], weight [N,K] -> [T,N] in dtype, else x's; summed in fp32.
+
+    norm: the product is of x's rms_norm, unrounded; normed [T,K]: it is left there. add [T,N]: is added to the product.
+    One pass over the weight at the memory's speed, a warp for some of its rows; a row's bits depend on nothing beside
+    it: a thread adds every 32nd piece of 16 bytes in their order, then the threads add in pairs.
     """
-    rows, width = x.shape
+    (rows, width), columns = x.shape, weight.shape[0]
     if rows > FEW:
         raise ValueError(f"{rows} rows; linear takes at most {FEW}")
-    columns, depth, warps, stages = LINEAR
-    exact = x.dtype == torch.float32
-    depth = min(depth, max(16, triton.next_power_of_2(width)))
-    out = torch.empty(rows, weight.shape[0], dtype=x.dtype, device=x.device)
-    _linear[(triton.cdiv(weight.shape[0], columns),)](
-        x, weight, out, rows, x.stride(0), weight.stride(0), N=weight.shape[0], K=width, FEW=8 if rows <= 8 else FEW,
-        COLUMNS=columns, DEPTH=depth, EXACT=exact, EARLY=_early(x.device),
-        num_warps=warps, num_stages=2 if exact else stages,
+    depth = PIECE // weight.element_size()
+    steps = triton.cdiv(width, depth)
+    lines = max(1, min(LINES, HELD // steps))
+    out = torch.empty(rows, columns, dtype=dtype or x.dtype, device=x.device)
+    overlap = early(x.device)
+    _linear[(triton.cdiv(columns, lines * WARPS),)](
+        x, weight, norm.weight if norm else None, add, out, normed, rows, x.stride(0), weight.stride(0),
+        0 if add is None else add.stride(0), norm.eps if norm else 0.0, N=columns, K=width, LINES=lines, DEPTH=depth,
+        STEPS=min(steps, HELD * (2 if rows == 1 else 1)), WARPS=WARPS, ONE=rows == 1, EARLY=overlap, num_warps=WARPS,
+        maxnreg=REGISTERS if rows == 1 and steps <= HELD else None, **launch(overlap),
     )  # fmt: skip
     return out
 
 
-def _early(device: torch.device) -> bool:
-    return device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 9
-
-
 @triton.jit(do_not_specialize=["rows"])
 def _linear(
-    x, weight, out, rows, x_row, weight_row, N: tl.constexpr, K: tl.constexpr, FEW: tl.constexpr,
-    COLUMNS: tl.constexpr, DEPTH: tl.constexpr, EXACT: tl.constexpr, EARLY: tl.constexpr,
+    x, weight, norm, add, out, normed, rows, x_row, weight_row, add_row, eps, N: tl.constexpr, K: tl.constexpr,
+    LINES: tl.constexpr, DEPTH: tl.constexpr, STEPS: tl.constexpr, WARPS: tl.constexpr, ONE: tl.constexpr,
+    EARLY: tl.constexpr,
 ):  # fmt: skip
-    """Some columns of the result: the weight's rows are the product's rows, so that 8 rows of x fill its other side.
-
-    Two sums, of every second step each: one alone would wait for the product before it.
-    """
+    """Some columns of the result, LINES to a warp. Their rows of the weight are asked for before the launch before has
+    ended, all at once; of rows longer than STEPS pieces, so many."""
     if EARLY:
-        gdc_launch_dependents()  # a kda_decode behind this may start and call its states: see there
-    few, columns = tl.arange(0, FEW), tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
-    left, there = weight + columns[:, None].to(tl.int64) * weight_row, (columns < N)[:, None]
-    right, asked = x + few[None, :] * x_row, (few < rows)[None, :]
-    even, odd = tl.zeros([COLUMNS, FEW], tl.float32), tl.zeros([COLUMNS, FEW], tl.float32)
-    for start in tl.range(0, K, 2 * DEPTH):
-        even = _step(left, right, there, asked, start, even, K, DEPTH, EXACT)
-        odd = _step(left, right, there, asked, start + DEPTH, odd, K, DEPTH, EXACT)
-    tl.store(out + few[None, :] * N + columns[:, None], (even + odd).to(out.dtype.element_ty), mask=there & asked)
+        gdc_launch_dependents()
+    warp = tl.arange(0, WARPS)
+    column = tl.program_id(0) * (LINES * WARPS) + warp
+    held = ()
+    for line in tl.static_range(LINES):
+        mine = weight + tl.minimum(column + line * WARPS, N - 1).to(tl.int64)[:, None] * weight_row
+        held = held + _pieces(mine, K, DEPTH, STEPS)
+    if EARLY:
+        if norm is not None:
+            call(norm, K)
+        gdc_wait()
+    if ONE:  # else the compiler keeps the weights as fp32, in twice the registers
+        _linear_row(x, weight, weight_row, held, norm, add, out, normed, eps, column, N, K, LINES, DEPTH, STEPS, WARPS)
+    else:
+        for row in range(rows):
+            _linear_row(
+                x + row * x_row, weight, weight_row, held, norm, None if add is None else add + row * add_row,
+                out + row * N, None if normed is None else normed + row * K, eps, column, N, K, LINES, DEPTH, STEPS,
+                WARPS,
+            )  # fmt: skip
 
 
 @triton.jit
-def _step(left, right, there, asked, start, total, K: tl.constexpr, DEPTH: tl.constexpr, EXACT: tl.constexpr):
-    depth = start + tl.arange(0, DEPTH)
-    a = tl.load(left + depth[None, :], mask=there & (depth < K)[None, :], other=0.0)
-    b = tl.load(right + depth[:, None], mask=asked & (depth < K)[:, None], other=0.0)
-    return tl.dot(a, b, total, input_precision="ieee" if EXACT else "tf32")
+def _pieces(lines, K: tl.constexpr, DEPTH: tl.constexpr, STEPS: tl.constexpr):
+    """The first STEPS pieces of some rows."""
+    pieces = ()
+    for step in tl.static_range(STEPS):
+        pieces = pieces + (piece(lines, step * DEPTH, K, DEPTH),)
+    return pieces
+
+
+@triton.jit
+def piece(lines, start, K: tl.constexpr, DEPTH: tl.constexpr):
+    """DEPTH columns of the rows that begin at lines [rows,1], zeros from K on. With a row for each warp and DEPTH as
+    ``PIECE`` has it, 16 bytes for each thread, and all sums along it stay within a warp."""
+    column = start + tl.arange(0, DEPTH)[None, :]
+    if K % DEPTH == 0:
+        found = tl.load(lines + column)
+    else:
+        found = tl.load(lines + column, mask=column < K, other=0.0)
+    return found
+
+
+@triton.jit
+def _linear_row(
+    x, weight, weight_row, held, norm, add, out, normed, eps, column, N: tl.constexpr, K: tl.constexpr,
+    LINES: tl.constexpr, DEPTH: tl.constexpr, STEPS: tl.constexpr, WARPS: tl.constexpr,
+):  # fmt: skip
+    same = 0 * column[:, None]
+    totals, square = (), tl.zeros([WARPS, DEPTH], tl.float32)
+    for _ in tl.static_range(LINES):
+        totals = totals + (tl.zeros([WARPS, DEPTH], tl.float32),)
+    for step in tl.static_range(STEPS):
+        value = piece(x + same, step * DEPTH, K, DEPTH).to(tl.float32)
+        if norm is not None:
+            square += value * value
+            value *= piece(norm + same, step * DEPTH, K, DEPTH).to(tl.float32)
+        sums = ()
+        for line in tl.static_range(LINES):
+            sums = sums + (totals[line] + held[line * STEPS + step].to(tl.float32) * value,)
+        totals = sums
+    scale = 1.0
+    if STEPS * DEPTH < K:  # LINES is 1
+        mine, total = weight + tl.minimum(column, N - 1).to(tl.int64)[:, None] * weight_row, totals[0]
+        for start in range(STEPS * DEPTH, K, DEPTH):
+            value = piece(x + same, start, K, DEPTH).to(tl.float32)
+            if norm is not None:
+                square += value * value
+                value *= piece(norm + same, start, K, DEPTH).to(tl.float32)
+            total += piece(mine, start, K, DEPTH).to(tl.float32) * value
+        totals = (total,)
+    if norm is not None:
+        scale = tl.rsqrt(tl.sum(square, 1) / K + eps)
+        if normed is not None:
+            if tl.program_id(0) == 0:
+                _leave_normed(x + same, norm + same, scale, normed + same, K, DEPTH)
+    for line in tl.static_range(LINES):
+        at = column + line * WARPS
+        result = tl.sum(totals[line], 1) * scale
+        if add is not None:
+            result += tl.load(add + at, mask=at < N, other=0.0).to(tl.float32)
+        tl.store(out + at, result.to(out.dtype.element_ty), mask=at < N)
+
+
+@triton.jit
+def _leave_normed(x, norm, scale, normed, K: tl.constexpr, DEPTH: tl.constexpr):
+    for start in range(0, K, DEPTH):
+        at = start + tl.arange(0, DEPTH)[None, :]
+        wide = piece(x, start, K, DEPTH).to(tl.float32) * scale[:, None] * piece(norm, start, K, DEPTH).to(tl.float32)
+        tl.store(normed + at, wide.to(normed.dtype.element_ty), mask=at < K)
 
 
 def greedy(logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -266,13 +359,23 @@ def greedy(logits: Tensor) -> tuple[Tensor, Tensor]:
     places = torch.empty(rows, parts, dtype=torch.int32, device=logits.device)
     token = torch.empty(rows, dtype=torch.int64, device=logits.device)
     logprob = torch.empty(rows, device=logits.device)
-    _peaks[(parts, rows)](logits, peaks, places, masses, logits.stride(0), N=width, WIDTH=COLUMNS, num_warps=8)
-    _best[(rows,)](peaks, places, masses, token, logprob, PARTS=parts, WIDTH=triton.next_power_of_2(parts), num_warps=1)
+    overlap = early(logits.device)
+    _peaks[(parts, rows)](
+        logits, peaks, places, masses, logits.stride(0), N=width, WIDTH=COLUMNS, EARLY=overlap, num_warps=8,
+        **launch(overlap),
+    )  # fmt: skip
+    _best[(rows,)](
+        peaks, places, masses, token, logprob, PARTS=parts, WIDTH=triton.next_power_of_2(parts), EARLY=overlap,
+        num_warps=1, **launch(overlap),
+    )  # fmt: skip
     return token, logprob
 
 
 @triton.jit
-def _peaks(logits, peaks, places, masses, logits_row, N: tl.constexpr, WIDTH: tl.constexpr):
+def _peaks(
+    logits, peaks, places, masses, logits_row, N: tl.constexpr, WIDTH: tl.constexpr, EARLY: tl.constexpr
+):  # fmt: skip
+    follow(EARLY)
     part, row = tl.program_id(0), tl.program_id(1).to(tl.int64)
     columns = part * WIDTH + tl.arange(0, WIDTH)
     x = tl.load(logits + row * logits_row + columns, mask=columns < N, other=float("-inf")).to(tl.float32)
@@ -284,7 +387,10 @@ def _peaks(logits, peaks, places, masses, logits_row, N: tl.constexpr, WIDTH: tl
 
 
 @triton.jit
-def _best(peaks, places, masses, token, logprob, PARTS: tl.constexpr, WIDTH: tl.constexpr):
+def _best(
+    peaks, places, masses, token, logprob, PARTS: tl.constexpr, WIDTH: tl.constexpr, EARLY: tl.constexpr
+):  # fmt: skip
+    follow(EARLY)
     row, parts = tl.program_id(0).to(tl.int64), tl.arange(0, WIDTH)
     there = parts < PARTS
     peak = tl.load(peaks + row * PARTS + parts, mask=there, other=float("-inf"))

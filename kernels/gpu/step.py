@@ -8,6 +8,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from kernels.gpu.early import early, follow, launch
+
 _BLOCK = 1024  # page numbers that one program copies
 
 
@@ -22,16 +24,20 @@ def places(
     batch = slots.numel()
     tables = torch.empty(batch, pages, dtype=torch.int32, device=slots.device)
     begun, written = torch.empty_like(slots), torch.empty_like(slots)
+    overlap = early(slots.device)
     _places[(batch, triton.cdiv(pages, _BLOCK))](
-        known, slots, lengths, tables, begun, written, known.stride(0), PAGES=pages, PAGE=page_tokens, BLOCK=_BLOCK
-    )
+        known, slots, lengths, tables, begun, written, known.stride(0), PAGES=pages, PAGE=page_tokens, BLOCK=_BLOCK,
+        EARLY=overlap, **launch(overlap),
+    )  # fmt: skip
     return tables, begun, written
 
 
 @triton.jit
 def _places(
-    known, slots, lengths, tables, begun, written, stride, PAGES: tl.constexpr, PAGE: tl.constexpr, BLOCK: tl.constexpr
-):
+    known, slots, lengths, tables, begun, written, stride, PAGES: tl.constexpr, PAGE: tl.constexpr,
+    BLOCK: tl.constexpr, EARLY: tl.constexpr,
+):  # fmt: skip
+    follow(EARLY)
     row = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     slot = tl.load(slots + row).to(tl.int64)
@@ -65,14 +71,17 @@ def _sealed(samples: Tensor, kept: Tensor, rows: Tensor) -> tuple[object, ...]:
 
 
 def _sizes(samples: Tensor) -> dict[str, int]:
-    return {"LAYERS": triton.next_power_of_2(samples.shape[0]), "SAMPLES": samples.shape[2]}
+    overlap = early(samples.device)
+    sizes = {"LAYERS": triton.next_power_of_2(samples.shape[0]), "SAMPLES": samples.shape[2], "EARLY": overlap}
+    return sizes | launch(overlap)
 
 
 @triton.jit
 def _seals(
     samples, kept, rows, layers, layer_stride, row_stride, apart, kept_layer, kept_row, intact,
-    LAYERS: tl.constexpr, SAMPLES: tl.constexpr, PUT: tl.constexpr,
+    LAYERS: tl.constexpr, SAMPLES: tl.constexpr, PUT: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
+    follow(EARLY)
     at = tl.program_id(0)
     row = tl.load(rows + at).to(tl.int64)
     layer = tl.arange(0, LAYERS).to(tl.int64)[:, None]
@@ -93,12 +102,14 @@ def outcome(token: Tensor, logprob: Tensor, total: Tensor, intact: Tensor) -> Te
     token [B] int64, logprob [B] fp32, total [B] fp32 the sum of the logits, intact [B] int32.
     """
     told = torch.empty(token.numel(), 4, dtype=torch.float64, device=token.device)
-    _outcome[(token.numel(),)](token, logprob, total, intact, told)
+    overlap = early(token.device)
+    _outcome[(token.numel(),)](token, logprob, total, intact, told, overlap, **launch(overlap))
     return told
 
 
 @triton.jit
-def _outcome(token, logprob, total, intact, told):
+def _outcome(token, logprob, total, intact, told, EARLY: tl.constexpr):
+    follow(EARLY)
     row = tl.program_id(0)
     here = told + row * 4
     tl.store(here, tl.load(token + row).to(tl.float64))

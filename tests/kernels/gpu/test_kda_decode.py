@@ -29,9 +29,12 @@ class Layer:
     conv_pool: Tensor
     pool: Tensor
     dtype: torch.dtype
+    lower_bound: float | None = None
 
     @classmethod
-    def make(cls, slots: list[int], device, heads=2, key=16, value=32, width=4, dtype=torch.float32, rate=0.0):
+    def make(
+        cls, slots: list[int], device, heads=2, key=16, value=32, width=4, dtype=torch.float32, rate=0.0, lower=None
+    ):
         channels, top = heads * (2 * key + value), max([0, *slots]) + 2
         conv_pool = torch.full((top, width - 1, channels), torch.nan, dtype=dtype, device=device)
         pool = torch.full((top, heads, key, value), torch.nan, device=device)
@@ -42,7 +45,7 @@ class Layer:
         weight = (torch.randn(channels, width) / 2).to(device, dtype)
         A_log, dt_bias = torch.rand(heads) * 2.7, torch.randn(heads * key) * 2 - 3 + rate
         o_norm = 1 + torch.randn(value) / 4
-        return cls(weight, A_log.to(device), dt_bias.to(device), o_norm.to(device), conv_pool, pool, dtype)
+        return cls(weight, A_log.to(device), dt_bias.to(device), o_norm.to(device), conv_pool, pool, dtype, lower)
 
     def rows(self, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(raw, a, b, z) of ``count`` tokens."""
@@ -53,8 +56,8 @@ class Layer:
 
     def step(self, raw: Tensor, a: Tensor, b: Tensor, z: Tensor, slots: list[int]) -> Tensor:
         numbers = torch.tensor(slots, dtype=torch.int32, device=raw.device)
-        weights = (self.A_log, self.dt_bias, self.o_norm, EPS)
-        return kda_decode(raw, self.conv_weight, self.conv_pool, a, b, z, *weights, self.pool, numbers)
+        weights, rest = (self.A_log, self.dt_bias, self.o_norm, EPS), (self.pool, numbers, self.lower_bound)
+        return kda_decode(raw, self.conv_weight, self.conv_pool, a, b, z, *weights, *rest)
 
     def defined(self, slot: int, raw: Tensor, a: Tensor, b: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """All tokens of one sequence from ``slot``'s contents on -> (y [T,H·V], history, state) in float64."""
@@ -63,10 +66,16 @@ class Layer:
         raw, a, b, z, weight, history, state = wide
         mixed, history = short_conv_reference(raw, weight, history)
         q, k, v = (x.unflatten(1, (heads, -1)) for x in mixed.split([heads * key, heads * key, heads * value], 1))
-        g = kda_gate(a, self.A_log.double().cpu(), self.dt_bias.double().cpu())
+        rates = self.A_log.double().cpu(), self.dt_bias.double().cpu()
+        g = kda_gate(a, *rates) if self.lower_bound is None else self.bounded_gate(a, *rates)
         o, state = kda_recurrence(l2_norm(q) * key**-0.5, l2_norm(k), v, g, torch.sigmoid(b), state)
         y = gated_rms_norm(o, z.unflatten(1, (heads, -1)), self.o_norm.double().cpu(), EPS)
         return y.flatten(1), history, state
+
+    def bounded_gate(self, a: Tensor, A_log: Tensor, dt_bias: Tensor) -> Tensor:
+        """[T,H,K]; a scaled sigmoid (model-spec §7.1)."""
+        z = (a + dt_bias).unflatten(1, (len(A_log), -1))
+        return self.lower_bound * torch.sigmoid(A_log.exp()[:, None] * z)
 
 
 LARGE = {"heads": 32, "key": 128, "value": 128}
@@ -82,9 +91,11 @@ LARGE = {"heads": 32, "key": 128, "value": 128}
         ([0, 1], {"dtype": torch.bfloat16}),
         ([0, 1], {"rate": 20.0}),  # A up to 15, softplus about 20: some channels forget by e^-200 and more in one token
         ([0, 1], {"rate": -12.0}),  # and some next to nothing
+        ([1, 0], {"lower": -5.0, "rate": 3.0}),
         pytest.param([4, -1, 0, 7], LARGE, marks=on_gpu),
         pytest.param([4200, 0], LARGE, marks=on_gpu),  # beyond the 2^31st value of the pool
         pytest.param(list(range(0, 130, 2)), LARGE | {"dtype": torch.bfloat16}, marks=on_gpu),
+        pytest.param([4, -1, 0, 7], LARGE | {"lower": -5.0, "rate": 3.0}, marks=on_gpu),
     ],
 )
 def test_a_token_is_what_the_definition_says(slots, shape, device):

@@ -132,6 +132,17 @@ def test_the_result_is_added_to_out(regime, device, poison):
     assert_near(out, before.double() + experts.expected(x, *choice), TOLERANCE[FP32])
 
 
+@pytest.mark.parametrize("shared", [1, 2])
+def test_shared_experts_are_known_before_the_choice(shared, device, poison):
+    experts = Experts(40, 24, 6, device)
+    x, (indices, weights) = experts.rows(2), experts.choose(2, 2, among=6 - shared)
+    last = torch.arange(6 - shared, 6, dtype=torch.int32, device=device).expand(2, shared)
+    indices, weights = torch.cat([indices, last], 1), torch.cat([weights, weights[:, :shared]], 1)
+    y = ours.moe_pairs(x, indices, weights, experts.w13, experts.w2, None, shared)
+    assert torch.equal(y, ours.moe_pairs(x, indices, weights, experts.w13, experts.w2))
+    assert_near(y, experts.expected(x, indices, weights), TOLERANCE[FP32])
+
+
 @pytest.mark.parametrize("rows", [ours.FEW_ROWS, ours.FEW_ROWS + 1])
 def test_the_number_of_rows_decides(rows, device, monkeypatch):
     experts = Experts(40, 24, 6, device)

@@ -168,6 +168,34 @@ def test_linear(dtype, count, depth, columns, device):
             assert torch.equal(rows.linear(x[i : i + 1], weight)[0], found[i])
 
 
+@dtypes
+@pytest.mark.parametrize(
+    ("count", "depth", "columns", "held"),
+    [
+        (1, 300, 20, 18),
+        (3, 256, 9, 18),
+        (2, 1100, 5, 2),  # rows longer than what is held
+        pytest.param(1, 2304, 12576, 18, marks=on_gpu),
+        pytest.param(16, 2304, 6720, 18, marks=on_gpu),
+        pytest.param(2, 12288, 256, 18, marks=on_gpu),
+    ],
+)
+def test_linear_of_normed_rows_added_to_others(dtype, count, depth, columns, held, device, monkeypatch):
+    monkeypatch.setattr(rows, "HELD", held)
+    x, weight = random(device, dtype, count, depth + 8)[:, :depth], random(device, dtype, columns, depth) / depth**0.5
+    norm, add = rows.Norm(random(device, dtype, depth), EPS), random(device, dtype, count, columns + 8)[:, :columns]
+    normed = torch.full((count, depth), torch.nan, dtype=dtype, device=device)
+    found = rows.linear(x, weight, norm, add, normed, dtype=torch.float32)
+    assert found.dtype == torch.float32
+    x_, norm_, weight_, add_ = wide(x, norm.weight, weight, add)
+    expected = norm_defined(x_, norm_, EPS)
+    assert_near(normed.cpu(), expected, WITHIN[dtype])
+    assert_near(found.cpu(), expected @ weight_.T + add_, 1e-5)
+    for i in {0, count // 2, count - 1}:
+        alone = rows.linear(x[i : i + 1], weight, norm, add[i : i + 1], dtype=torch.float32)
+        assert torch.equal(alone[0], found[i])
+
+
 def test_linear_reads_nothing_of_rows_that_are_not_there(device):
     x, weight = random(device, torch.float32, 4, 32), random(device, torch.float32, 24, 32)
     x[2:] = torch.nan
