@@ -61,6 +61,17 @@ def used_graphs(engine: Engine) -> bool:
 
 @pytest.mark.parametrize("deterministic", [True, False])
 def test_a_whole_model_gives_what_the_formulas_give(model, tensors, deterministic):
+    near_the_formulas(model, tensors, deterministic)
+
+
+def test_the_newer_gates_are_those_of_the_formulas():
+    newer = SMALL_48B["linear_attn_config"] | {"gate_lower_bound": -5.0, "use_full_rank_gate": True}
+    config = ModelConfig.from_dict(SMALL_48B | {"linear_attn_config": newer})
+    tensors = random_tensors(config, seed=4)
+    near_the_formulas(build_model(config, tensors, torch.device("cuda"), torch.bfloat16), tensors)
+
+
+def near_the_formulas(model, tensors, deterministic=False):
     """bf16 against fp64: the routing of a token may flip at a tie, so the tolerance is wide; a wrong layout gives 1."""
     ids = some_ids(330)
     expected = reference.logits(model.config, tensors, ids)
