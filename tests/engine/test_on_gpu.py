@@ -65,8 +65,9 @@ def test_a_whole_model_gives_what_the_formulas_give(model, tensors, deterministi
 
 
 def test_the_newer_gates_are_those_of_the_formulas():
+    """Without experts: at a tie between them one answer is as far away as another (0.14 and more in bf16 on a CPU)."""
     newer = SMALL_48B["linear_attn_config"] | {"gate_lower_bound": -5.0, "use_full_rank_gate": True}
-    config = ModelConfig.from_dict(SMALL_48B | {"linear_attn_config": newer})
+    config = ModelConfig.from_dict(SMALL_48B | {"linear_attn_config": newer, "first_k_dense_replace": 4})
     tensors = random_tensors(config, seed=4)
     near_the_formulas(build_model(config, tensors, torch.device("cuda"), torch.bfloat16), tensors)
 
