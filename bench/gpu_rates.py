@@ -172,7 +172,7 @@ def replay_ms(engine: Engine) -> float:
     """The last graph alone, over and over: what the device takes. Spoils the sequences."""
     decoder = engine._runner._decoder
     assert decoder and decoder.captures, "there is no graph: see the log"
-    return eager_ms(list(decoder._graphs.values())[-1].graph.replay)
+    return eager_ms(list(decoder._graphs.values())[-1].replay)
 
 
 def free() -> float:

@@ -1,11 +1,15 @@
-"""A decoded token on a GPU: the whole step as one CUDA graph, and one wait of the host for what it says.
+"""A decoded token on a GPU: the whole step in CUDA graphs, and one wait of the host for what it says.
 
 A graph has fixed sizes, so there is one for so many rows and so many pages, both powers, captured when it is first
-needed. What changes from step to step (ids, slots, lengths) goes in by one copy, which is part of it. Page tables lie
+needed. It is cut in pieces: to launch one takes the host a microsecond for each kernel in it, and the device begins
+when that is done, so a short piece comes first and the others are launched while it runs.
+
+What changes from step to step (ids, slots, lengths) goes in by one copy, which is part of it. Page tables lie
 on the device by slot: a request has all its pages when it begins. Rows beyond them are idle: slot -1, length 0.
 """
 
 import logging
+from collections.abc import Iterator
 from collections.abc import Sequence as Works
 from dataclasses import dataclass
 from itertools import chain
@@ -28,6 +32,7 @@ from kernels.gpu.packing import Packing
 log = logging.getLogger(__name__)
 
 FIRST_PAGES, WIDER = 16, 4  # page tables of 16, 64, 256, … pages: a short reading does not pay for a long one's grid
+CUTS = (1, 5)  # layers: a graph ends before each
 _APART = 4  # int32: rows of the inputs begin at multiples of 16 bytes
 
 
@@ -44,8 +49,12 @@ class Decoded:
 
 @dataclass(frozen=True)
 class _Graph:
-    graph: torch.cuda.CUDAGraph
+    pieces: list[torch.cuda.CUDAGraph]
     logits: Tensor
+
+    def replay(self) -> None:
+        for piece in self.pieces:
+            piece.replay()
 
 
 class Decoder:
@@ -99,8 +108,8 @@ class Decoder:
         self._put_tables(works)
         self._put_inputs(works, rows)
         if graph:
-            graph.graph.replay()
-        logits = graph.logits if graph else self._compute(rows, pages)
+            graph.replay()
+        logits = graph.logits if graph else self._at_once(rows, pages)
         if self._done:
             self._done.record()
         return (logits.clone() if graph else logits)[: len(works)]  # the next replay writes over a graph's
@@ -125,34 +134,38 @@ class Decoder:
 
     # the device's part
 
-    def _compute(self, rows: int, pages: int) -> Tensor:
-        """Runs the rows whose ids, slots and lengths ``_inputs_host`` has -> logits [rows,vocab]; fills ``_told``."""
+    def _at_once(self, rows: int, pages: int) -> Tensor:
+        *_, logits = self._compute(rows, pages)
+        assert logits is not None
+        return logits
+
+    def _compute(self, rows: int, pages: int) -> Iterator[Tensor | None]:
+        """Runs the rows whose ids, slots and lengths ``_inputs_host`` has; fills ``_told``. Yields None at each of the
+        CUTS, logits [rows,vocab] at the end."""
         model, pools, apart = self._model, self._pools, max(rows, _APART)
         self._inputs[: 3 * apart].copy_(self._inputs_host[: 3 * apart], non_blocking=True)
         ids, slots, lengths = self._inputs[: 3 * apart].view(3, apart)[:, :rows]
-        tables, begun, written = step.places(self._tables, slots, lengths, pages, self._page)
-        intact = torch.ones_like(slots)
+        tables, begun, written, intact = step.places(self._tables, slots, lengths, pages, self._page)
         for seals in pools.slot_seals.values():
             step.check_seals(seals.samples, seals.kept, slots, intact)
         step.check_seals(pools.page_seals.samples, pools.page_seals.kept, begun, intact)
-        hidden = self._layers(F.embedding(ids, model.embedding), self._group(rows, slots, tables, lengths))
+        hidden, group = F.embedding(ids, model.embedding), self._group(rows, slots, tables, lengths)
+        pieces, states, latents = Pieces((), group, None), iter(pools.states), iter(pools.pages)
+        for i, layer in enumerate(model.layers):
+            if i in CUTS:
+                yield None
+                hidden = hidden.clone()  # a launch that waits for all before it: in a graph, none of its own is
+            hidden = layer.advance(hidden, pieces, next(states) if layer.recurrent else next(latents))  # type: ignore[union-attr]
         for seals in pools.slot_seals.values():
             step.put_seals(seals.samples, seals.kept, slots)
         step.put_seals(pools.page_seals.samples, pools.page_seals.kept, written)
         logits = model.logits(hidden)
-        token, logprob = ops.greedy(logits)
-        self._told[:rows].copy_(step.outcome(token, logprob, logits.sum(-1), intact), non_blocking=True)
-        return logits
+        self._told[:rows].copy_(step.outcome(*ops.greedy(logits), intact), non_blocking=True)
+        yield logits
 
     def _group(self, rows: int, slots: Tensor, tables: Tensor, lengths: Tensor) -> Group:
         packing = Packing(rows, self._ones[: rows + 1], self._ones[: rows + 1], self._ones[:rows])
         return Group(slice(0, rows), packing, slots, tables, lengths, ())
-
-    def _layers(self, x: Tensor, group: Group) -> Tensor:
-        pieces, states, pages = Pieces((), group, None), iter(self._pools.states), iter(self._pools.pages)
-        for layer in self._model.layers:
-            x = layer.advance(x, pieces, next(states) if layer.recurrent else next(pages))  # type: ignore[union-attr]
-        return x
 
     # graphs
 
@@ -172,13 +185,15 @@ class Decoder:
         here, beside = torch.cuda.current_stream(self._device), torch.cuda.Stream(self._device)
         beside.wait_stream(here)
         with torch.cuda.stream(beside):
-            self._compute(rows, pages)
+            self._at_once(rows, pages)
         torch.cuda.synchronize(self._device)
-        graph = torch.cuda.CUDAGraph()
-        # other threads copy readings out meanwhile: their calls are no part of this
-        with torch.cuda.graph(graph, pool=self._pool, stream=beside, capture_error_mode="thread_local"):
-            logits = self._compute(rows, pages)
-        return _Graph(graph, logits)
+        graphs, parts, logits = list[torch.cuda.CUDAGraph](), self._compute(rows, pages), None
+        while logits is None:
+            graphs.append(torch.cuda.CUDAGraph())
+            # other threads copy readings out meanwhile: their calls are no part of this
+            with torch.cuda.graph(graphs[-1], pool=self._pool, stream=beside, capture_error_mode="thread_local"):
+                logits = next(parts)
+        return _Graph(graphs, logits)
 
 
 def _power(count: int, first: int, base: int) -> int:

@@ -130,9 +130,9 @@ def _round(count: int) -> int:
 
 def linear(x: Tensor, weight: Tensor, fixed: bool, norm: Norm | None = None, add: Tensor | None = None) -> Tensor:
     """x [T,in], or its norm, · weightᵀ, and ``add`` -> [T,out]."""
-    if x.shape[0] <= FEW and not fixed:
-        return ops.linear(x, weight, norm, add)
     x = ops.rms_norm(x, *norm) if norm else x
+    if x.shape[0] <= FEW and not fixed:
+        return ops.linear(x, weight, add)
     y = matmul(x, weight) if fixed else F.linear(x, weight)
     return y if add is None else y.add_(add)
 
@@ -289,8 +289,7 @@ class Moe:
         if x.shape[0] > FEW or fixed:
             z = ops.rms_norm(x, *norm)
             return z, *experts.route(z, self.router, *choice)
-        z = torch.empty_like(x)
-        logits = ops.linear(x, self.router, norm, normed=z, dtype=torch.float32)
+        z, logits = ops.narrow(x, norm, self.router)
         return z, *experts.choose(logits[None], *choice)
 
 
@@ -341,7 +340,7 @@ class Head:
         return cls(head.norm, head.weight, head.eps)
 
     def logits(self, hidden: Tensor, fixed: bool = False) -> Tensor:
-        norm = Norm(self.norm, self.eps)
+        normed = ops.rms_norm(hidden, self.norm, self.eps)
         if hidden.shape[0] <= FEW and not fixed:
-            return ops.linear(hidden, self.weight, norm, dtype=torch.float32)
-        return linear(hidden, self.weight, fixed, norm).float()
+            return ops.linear(normed, self.weight, dtype=torch.float32)
+        return linear(normed, self.weight, fixed).float()

@@ -1,6 +1,6 @@
 """Settings of ``linear`` in kernels/gpu/rows.py, timed on the 48B's weights and compared with float64; torch beside it.
 
-python -m bench.h200.rows_tune --out FILE [--seconds 25]
+python -m bench.h200.rows_tune --out FILE [--seconds 20]
 """
 
 import argparse
@@ -17,24 +17,23 @@ from torch import Tensor
 from bench.h200.measuring import COPY, errors, graph_ms
 from kernels.gpu import early, rows
 
-WEIGHTS = [(12576, 2304, True), (2304, 4096, False), (8192, 256, False), (163840, 2304, True)]  # [out, in], normed
+WEIGHTS = [(12576, 2304), (2304, 4096), (8192, 256), (163840, 2304)]  # [out, in]
 SETTINGS: list[dict[str, Any]] = [
     {},
+    {"LINEAR": (32, 128, 2, 5)},
+    {"L2": 0},
+    {"L2": 40e6},
+    {"THIN": (32, 128, 2, 5)},
+    {"THIN": (16, 128, 1, 5)},
     {"OVERLAP": False},
-    {"WARPS": 1},
-    {"WARPS": 2},
-    {"REGISTERS": None},
-    {"HELD": 9},
-    {"HELD": 36, "REGISTERS": None},
-    {"REGISTERS": 96},
-    {"LINES": 8},
+    {"LINEAR": (32, 64, 2, 7)},
 ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seconds", type=float, default=25)
+    parser.add_argument("--seconds", type=float, default=20)
     arguments = parser.parse_args()
     torch.manual_seed(0)
     began, records = time.monotonic(), []
@@ -46,20 +45,18 @@ def main() -> None:
                 arguments.out.write_text(json.dumps(records, indent=1) + "\n")
 
 
-def tried(out: int, depth: int, normed: bool, setting: dict[str, Any]) -> dict[str, Any]:
+def tried(out: int, depth: int, setting: dict[str, Any]) -> dict[str, Any]:
     """As many copies of the weight as the L2 cache cannot hold take turns."""
     times = max(1, min(60, int(3e8 // (2 * out * depth))))
     weights = [torch.randn(out, depth, device="cuda", dtype=torch.bfloat16) for _ in range(times)]
-    norm = rows.Norm(torch.ones(depth, device="cuda", dtype=torch.bfloat16), 1e-5) if normed else None
     record: dict[str, Any] = {"weight": [out, depth], "setting": setting, "floor_us": 2e6 * out * depth / COPY}
     before = {name: getattr(early if name == "OVERLAP" else rows, name) for name in setting}
     put(setting)
     try:
-        for count in (1, 8) if not setting else (1,):
+        for count in (1, 8):
             x = torch.randn(count, depth, device="cuda", dtype=torch.bfloat16)
-            wide = F.rms_norm(x.double(), (depth,), eps=1e-5) if normed else x.double()
-            record[f"rel_err T={count}"] = errors(rows.linear(x, weights[0], norm), (wide @ weights[0].double().T,))
-            record[f"us T={count}"] = us(lambda w, x=x: rows.linear(x, w, norm), weights)
+            record[f"rel_err T={count}"] = errors(rows.linear(x, weights[0]), (x.double() @ weights[0].double().T,))
+            record[f"us T={count}"] = us(lambda w, x=x: rows.linear(x, w), weights)
             if not setting:
                 record[f"torch us T={count}"] = us(lambda w, x=x: F.linear(x, w), weights)
     except Exception as error:

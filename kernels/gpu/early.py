@@ -45,10 +45,7 @@ def follow(EARLY: tl.constexpr):
 
 
 @triton.jit
-def call(start, COUNT: tl.constexpr):
-    """Has COUNT numbers from start on brought into the L2 cache, and waits for none of them."""
-    LINE: tl.constexpr = 1024 // start.dtype.element_ty.primitive_bitwidth
-    number = tl.arange(0, triton.next_power_of_2((COUNT + LINE - 1) // LINE)) * LINE
-    places = (start + tl.minimum(number, COUNT - 1)).to(tl.int64)
+def call(places):
+    """Has the lines that hold some places brought into the L2 cache, and waits for none of them."""
     asm: tl.constexpr = "prefetch.global.L2 [$1]; mov.u32 $0, 0;"
-    tl.inline_asm_elementwise(asm, "=r,l", [places], dtype=tl.int32, is_pure=False, pack=1)
+    tl.inline_asm_elementwise(asm, "=r,l", [places.to(tl.int64)], dtype=tl.int32, is_pure=False, pack=1)

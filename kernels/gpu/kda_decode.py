@@ -74,7 +74,7 @@ def _decode(
         gdc_launch_dependents()
         # the launch before may still be writing the slot: it serves for the call alone, and is not kept in L1
         stale = tl.load(slots + row, cache_modifier=".cg")
-        call(pool + _within(stale, pool_slots) * pool_slot + head * (K * V), K * V)
+        call(pool + _within(stale, pool_slots) * pool_slot + head * (K * V) + tl.arange(0, K * V // 32) * 32)
         gdc_wait()
     slot = tl.load(slots + row).to(tl.int64)
     live = slot >= 0

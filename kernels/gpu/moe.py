@@ -21,7 +21,7 @@ from kernels.gpu.early import early, launch
 from kernels.gpu.rows import PIECE, piece
 
 DESCRIBE = True  # from 9.0 on: tiles of weights come by the GPU's copy engine
-HELD = 36  # pieces of 16 bytes that a thread of the kernels for few rows holds, at most
+HELD = 20  # pieces of 16 bytes that a thread of the kernels for few rows holds, at most
 WARPS = 4  # of theirs
 REGISTERS = 128  # of a thread of w13's: 16 warps of an SM
 FEW_ROWS = 8  # up to here rows that share an expert read it twice, which costs less than sorting

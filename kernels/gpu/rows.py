@@ -16,47 +16,35 @@ from kernels.gpu.early import call, early, follow, launch
 from kernels.gpu.packing import CHUNK, Packing
 
 FEW = 16  # rows that ``linear`` takes
-HELD = 18  # pieces of 16 bytes of the weight that a thread of ``linear`` holds; one row alone: up to twice as many
-LINES = 4  # rows of the weight of one warp, at most
+LINEAR = (32, 128, 2, 4)  # its tile: rows and columns of the weight, warps, stages
+THIN = (16, 128, 1, 7)  # that for a weight of at most NARROW rows, which gives more programs
+NARROW = 32 * 132
+L2 = 20e6  # bytes of a weight that are called to the L2 cache at most
+CALLED = 512  # columns, at a time
+HELD = 9  # pieces of 16 bytes of a weight that a thread of ``narrow`` holds
 WARPS = 4
-REGISTERS = 128  # of a thread, where a row of the weight is held whole: 16 warps of an SM
 PIECE = 512  # bytes of a row that a warp reads at once
 COLUMNS = 4096  # logits that one program of ``greedy`` looks at
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """``w ⊙ x / sqrt(mean(x²) + eps)``, multiplied by the weight before the cast. x [T,D] -> [T,D] in x's dtype."""
-    out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    _norm(x, None, weight, eps, None, out)
+    out, width = torch.empty(x.shape, dtype=x.dtype, device=x.device), triton.next_power_of_2(x.shape[1])
+    overlap = x.shape[0] <= FEW and early(x.device)
+    _rms_norm[(x.shape[0],)](
+        x, weight, out, x.stride(0), eps, D=x.shape[1], WIDTH=width, EARLY=overlap, num_warps=_warps(width),
+        **launch(overlap),
+    )  # fmt: skip
     return out
 
 
-def add_rms_norm(x: Tensor, delta: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """(``x + delta``, its rms_norm), both [T,D] in x's dtype; the norm is of the sum as it was rounded."""
-    total, out = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for _ in range(2))
-    _norm(x, delta, weight, eps, total, out)
-    return total, out
-
-
-def _norm(x: Tensor, delta: Tensor | None, weight: Tensor, eps: float, total: Tensor | None, out: Tensor) -> None:
-    width = triton.next_power_of_2(x.shape[1])
-    _rms_norm[(x.shape[0],)](
-        x, delta, weight, total, out, x.stride(0), delta.stride(0) if delta is not None else 0, eps,
-        D=x.shape[1], WIDTH=width, num_warps=_warps(width),
-    )  # fmt: skip
-
-
 @triton.jit
-def _rms_norm(x, delta, weight, total, out, x_row, delta_row, eps, D: tl.constexpr, WIDTH: tl.constexpr):
+def _rms_norm(x, weight, out, x_row, eps, D: tl.constexpr, WIDTH: tl.constexpr, EARLY: tl.constexpr):
     row, columns = tl.program_id(0).to(tl.int64), tl.arange(0, WIDTH)
     there = columns < D
-    value = tl.load(x + row * x_row + columns, mask=there, other=0.0)
     w = tl.load(weight + columns, mask=there, other=0.0).to(tl.float32)
-    if delta is not None:
-        added = tl.load(delta + row * delta_row + columns, mask=there, other=0.0)
-        value = (value.to(tl.float32) + added.to(tl.float32)).to(total.dtype.element_ty)
-        tl.store(total + row * D + columns, value, mask=there)
-    wide = value.to(tl.float32)
+    follow(EARLY)
+    wide = tl.load(x + row * x_row + columns, mask=there, other=0.0).to(tl.float32)
     wide *= tl.rsqrt(tl.sum(wide * wide, 0) / D + eps) * w
     tl.store(out + row * D + columns, wide.to(out.dtype.element_ty), mask=there)
 
@@ -214,77 +202,129 @@ def _put_latents(
 
 
 class Norm(NamedTuple):
-    """The rms_norm before a product."""
-
     weight: Tensor
     eps: float
 
 
-def linear(
-    x: Tensor, weight: Tensor, norm: Norm | None = None, add: Tensor | None = None, normed: Tensor | None = None,
-    dtype: torch.dtype | None = None,
-) -> Tensor:  # fmt: skip
-    """``x·weightᵀ`` for at most 16 rows. x [T,K], weight [N,K] -> [T,N] in dtype, else x's; summed in fp32.
+def linear(x: Tensor, weight: Tensor, add: Tensor | None = None, dtype: torch.dtype | None = None) -> Tensor:
+    """``x·weightᵀ``, and ``add``, for at most 16 rows. x [T,K], weight [N,K], add [T,N] -> [T,N] in dtype, else x's.
 
-    norm: the product is of x's rms_norm, unrounded; normed [T,K]: it is left there. add [T,N]: is added to the product.
-    One pass over the weight at the memory's speed, a warp for some of its rows; a row's bits depend on nothing beside
-    it: a thread adds every 32nd piece of 16 bytes in their order, then the threads add in pairs.
+    Summed in fp32. One pass over the weight at the memory's speed, on tensor cores for any number of rows, the missing
+    ones zeros: a row's bits depend on nothing beside it.
     """
-    (rows, width), columns = x.shape, weight.shape[0]
+    (rows, width), size = x.shape, weight.shape[0]
     if rows > FEW:
         raise ValueError(f"{rows} rows; linear takes at most {FEW}")
-    depth = PIECE // weight.element_size()
-    steps = triton.cdiv(width, depth)
-    lines = max(1, min(LINES, HELD // steps))
-    out = torch.empty(rows, columns, dtype=dtype or x.dtype, device=x.device)
-    overlap = early(x.device)
-    _linear[(triton.cdiv(columns, lines * WARPS),)](
-        x, weight, norm.weight if norm else None, add, out, normed, rows, x.stride(0), weight.stride(0),
-        0 if add is None else add.stride(0), norm.eps if norm else 0.0, N=columns, K=width, LINES=lines, DEPTH=depth,
-        STEPS=min(steps, HELD * (2 if rows == 1 else 1)), WARPS=WARPS, ONE=rows == 1, EARLY=overlap, num_warps=WARPS,
-        maxnreg=REGISTERS if rows == 1 and steps <= HELD else None, **launch(overlap),
+    columns, depth, warps, stages = LINEAR if size > NARROW else THIN
+    exact, overlap = x.dtype == torch.float32, early(x.device)
+    depth = min(depth, max(16, triton.next_power_of_2(width)))
+    out = torch.empty(rows, size, dtype=dtype or x.dtype, device=x.device)
+    _linear[(triton.cdiv(size, columns),)](
+        x, weight, add, out, rows, x.stride(0), weight.stride(0), 0 if add is None else add.stride(0), N=size, K=width,
+        FEW=8 if rows <= 8 else FEW, COLUMNS=columns, DEPTH=depth, EXACT=exact, EARLY=overlap,
+        AHEAD=min(width, int(L2 // (size * weight.element_size())) // CALLED * CALLED), CALLED=CALLED,
+        num_warps=warps, num_stages=2 if exact else stages, **launch(overlap),
     )  # fmt: skip
     return out
 
 
 @triton.jit(do_not_specialize=["rows"])
 def _linear(
-    x, weight, norm, add, out, normed, rows, x_row, weight_row, add_row, eps, N: tl.constexpr, K: tl.constexpr,
-    LINES: tl.constexpr, DEPTH: tl.constexpr, STEPS: tl.constexpr, WARPS: tl.constexpr, ONE: tl.constexpr,
-    EARLY: tl.constexpr,
+    x, weight, add, out, rows, x_row, weight_row, add_row, N: tl.constexpr, K: tl.constexpr, FEW: tl.constexpr,
+    COLUMNS: tl.constexpr, DEPTH: tl.constexpr, EXACT: tl.constexpr, EARLY: tl.constexpr, AHEAD: tl.constexpr,
+    CALLED: tl.constexpr,
 ):  # fmt: skip
-    """Some columns of the result, LINES to a warp. Their rows of the weight are asked for before the launch before has
-    ended, all at once; of rows longer than STEPS pieces, so many."""
+    """Some columns of the result: the weight's rows are the product's rows, so that 8 rows of x fill its other side.
+
+    Two sums, of every second step each: one alone would wait for the product before it. AHEAD columns of the weight are
+    called to the L2 cache while the launch before still runs.
+    """
+    few, columns = tl.arange(0, FEW), tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+    left, there = weight + tl.minimum(columns, N - 1)[:, None].to(tl.int64) * weight_row, (columns < N)[:, None]
+    right, asked = x + few[None, :] * x_row, (few < rows)[None, :]
     if EARLY:
         gdc_launch_dependents()
-    warp = tl.arange(0, WARPS)
-    column = tl.program_id(0) * (LINES * WARPS) + warp
-    held = ()
-    for line in tl.static_range(LINES):
-        mine = weight + tl.minimum(column + line * WARPS, N - 1).to(tl.int64)[:, None] * weight_row
-        held = held + _pieces(mine, K, DEPTH, STEPS)
-    if EARLY:
-        if norm is not None:
-            call(norm, K)
+        line = tl.arange(0, 8)[None, :] * (CALLED // 8)
+        for start in range(0, AHEAD, CALLED):
+            call(left + tl.minimum(start + line, K - 1))
         gdc_wait()
-    if ONE:  # else the compiler keeps the weights as fp32, in twice the registers
-        _linear_row(x, weight, weight_row, held, norm, add, out, normed, eps, column, N, K, LINES, DEPTH, STEPS, WARPS)
-    else:
-        for row in range(rows):
-            _linear_row(
-                x + row * x_row, weight, weight_row, held, norm, None if add is None else add + row * add_row,
-                out + row * N, None if normed is None else normed + row * K, eps, column, N, K, LINES, DEPTH, STEPS,
-                WARPS,
-            )  # fmt: skip
+    even, odd = tl.zeros([COLUMNS, FEW], tl.float32), tl.zeros([COLUMNS, FEW], tl.float32)
+    for start in tl.range(0, K, 2 * DEPTH):
+        even = _step(left, right, there, asked, start, even, K, DEPTH, EXACT)
+        odd = _step(left, right, there, asked, start + DEPTH, odd, K, DEPTH, EXACT)
+    total = even + odd
+    if add is not None:
+        total += tl.load(add + few[None, :] * add_row + columns[:, None], mask=there & asked, other=0.0).to(tl.float32)
+    tl.store(out + few[None, :] * N + columns[:, None], total.to(out.dtype.element_ty), mask=there & asked)
 
 
 @triton.jit
-def _pieces(lines, K: tl.constexpr, DEPTH: tl.constexpr, STEPS: tl.constexpr):
-    """The first STEPS pieces of some rows."""
-    pieces = ()
+def _step(left, right, there, asked, start, total, K: tl.constexpr, DEPTH: tl.constexpr, EXACT: tl.constexpr):
+    depth = start + tl.arange(0, DEPTH)
+    a = tl.load(left + depth[None, :], mask=there & (depth < K)[None, :], other=0.0)
+    b = tl.load(right + depth[:, None], mask=asked & (depth < K)[:, None], other=0.0)
+    return tl.dot(a, b, total, input_precision="ieee" if EXACT else "tf32")
+
+
+def narrow(x: Tensor, norm: Norm, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """The rms_norm of at most 16 rows, and its product with the few rows of a weight (a router's), from the norm before
+    it was rounded. x [T,K], weight [N,K] -> (normed [T,K] in x's dtype, [T,N] fp32).
+
+    A warp for some of the weight's rows, which it holds before the launch before has ended. A row's bits depend on
+    nothing beside it: a thread adds every 32nd piece of 16 bytes in their order, then the threads add in pairs.
+    """
+    (rows, width), columns = x.shape, weight.shape[0]
+    if rows > FEW:
+        raise ValueError(f"{rows} rows; narrow takes at most {FEW}")
+    depth, overlap = PIECE // weight.element_size(), early(x.device)
+    normed, out = torch.empty_like(x), torch.empty(rows, columns, dtype=torch.float32, device=x.device)
+    _narrow[(triton.cdiv(columns, WARPS),)](
+        x, weight, norm.weight, normed, out, rows, x.stride(0), normed.stride(0), norm.eps, N=columns, K=width,
+        DEPTH=depth, STEPS=min(triton.cdiv(width, depth), HELD), WARPS=WARPS, EARLY=overlap, num_warps=WARPS,
+        **launch(overlap),
+    )  # fmt: skip
+    return normed, out
+
+
+@triton.jit(do_not_specialize=["rows"])
+def _narrow(
+    x, weight, norm, normed, out, rows, x_row, normed_row, eps, N: tl.constexpr, K: tl.constexpr, DEPTH: tl.constexpr,
+    STEPS: tl.constexpr, WARPS: tl.constexpr, EARLY: tl.constexpr,
+):  # fmt: skip
+    """A column of the result for each warp; of rows longer than STEPS pieces, so many are held."""
+    column = tl.program_id(0) * WARPS + tl.arange(0, WARPS)
+    same = 0 * column[:, None]
+    lines, held = weight + tl.minimum(column, N - 1)[:, None] * K, ()
+    if EARLY:
+        gdc_launch_dependents()
     for step in tl.static_range(STEPS):
-        pieces = pieces + (piece(lines, step * DEPTH, K, DEPTH),)
-    return pieces
+        held = held + (piece(lines, step * DEPTH, K, DEPTH), piece(norm + same, step * DEPTH, K, DEPTH))
+    if EARLY:
+        gdc_wait()
+    for row in range(rows):
+        cells = x + row * x_row + same
+        total, square = tl.zeros([WARPS, DEPTH], tl.float32), tl.zeros([WARPS, DEPTH], tl.float32)
+        for step in tl.static_range(STEPS):
+            value = piece(cells, step * DEPTH, K, DEPTH).to(tl.float32)
+            square += value * value
+            total += held[2 * step].to(tl.float32) * (value * held[2 * step + 1].to(tl.float32))
+        for start in range(STEPS * DEPTH, K, DEPTH):
+            value = piece(cells, start, K, DEPTH).to(tl.float32)
+            square += value * value
+            value *= piece(norm + same, start, K, DEPTH).to(tl.float32)
+            total += piece(lines, start, K, DEPTH).to(tl.float32) * value
+        scale = tl.rsqrt(tl.sum(square, 1) / K + eps)
+        tl.store(out + row * N + column, tl.sum(total, 1) * scale, mask=column < N)
+        if tl.program_id(0) == 0:
+            _leave_normed(cells, norm + same, scale, normed + row * normed_row + same, K, DEPTH)
+
+
+@triton.jit
+def _leave_normed(x, norm, scale, normed, K: tl.constexpr, DEPTH: tl.constexpr):
+    for start in range(0, K, DEPTH):
+        at = start + tl.arange(0, DEPTH)[None, :]
+        wide = piece(x, start, K, DEPTH).to(tl.float32) * scale[:, None] * piece(norm, start, K, DEPTH).to(tl.float32)
+        tl.store(normed + at, wide.to(normed.dtype.element_ty), mask=at < K)
 
 
 @triton.jit
@@ -299,81 +339,32 @@ def piece(lines, start, K: tl.constexpr, DEPTH: tl.constexpr):
     return found
 
 
-@triton.jit
-def _linear_row(
-    x, weight, weight_row, held, norm, add, out, normed, eps, column, N: tl.constexpr, K: tl.constexpr,
-    LINES: tl.constexpr, DEPTH: tl.constexpr, STEPS: tl.constexpr, WARPS: tl.constexpr,
-):  # fmt: skip
-    same = 0 * column[:, None]
-    totals, square = (), tl.zeros([WARPS, DEPTH], tl.float32)
-    for _ in tl.static_range(LINES):
-        totals = totals + (tl.zeros([WARPS, DEPTH], tl.float32),)
-    for step in tl.static_range(STEPS):
-        value = piece(x + same, step * DEPTH, K, DEPTH).to(tl.float32)
-        if norm is not None:
-            square += value * value
-            value *= piece(norm + same, step * DEPTH, K, DEPTH).to(tl.float32)
-        sums = ()
-        for line in tl.static_range(LINES):
-            sums = sums + (totals[line] + held[line * STEPS + step].to(tl.float32) * value,)
-        totals = sums
-    scale = 1.0
-    if STEPS * DEPTH < K:  # LINES is 1
-        mine, total = weight + tl.minimum(column, N - 1).to(tl.int64)[:, None] * weight_row, totals[0]
-        for start in range(STEPS * DEPTH, K, DEPTH):
-            value = piece(x + same, start, K, DEPTH).to(tl.float32)
-            if norm is not None:
-                square += value * value
-                value *= piece(norm + same, start, K, DEPTH).to(tl.float32)
-            total += piece(mine, start, K, DEPTH).to(tl.float32) * value
-        totals = (total,)
-    if norm is not None:
-        scale = tl.rsqrt(tl.sum(square, 1) / K + eps)
-        if normed is not None:
-            if tl.program_id(0) == 0:
-                _leave_normed(x + same, norm + same, scale, normed + same, K, DEPTH)
-    for line in tl.static_range(LINES):
-        at = column + line * WARPS
-        result = tl.sum(totals[line], 1) * scale
-        if add is not None:
-            result += tl.load(add + at, mask=at < N, other=0.0).to(tl.float32)
-        tl.store(out + at, result.to(out.dtype.element_ty), mask=at < N)
-
-
-@triton.jit
-def _leave_normed(x, norm, scale, normed, K: tl.constexpr, DEPTH: tl.constexpr):
-    for start in range(0, K, DEPTH):
-        at = start + tl.arange(0, DEPTH)[None, :]
-        wide = piece(x, start, K, DEPTH).to(tl.float32) * scale[:, None] * piece(norm, start, K, DEPTH).to(tl.float32)
-        tl.store(normed + at, wide.to(normed.dtype.element_ty), mask=at < K)
-
-
-def greedy(logits: Tensor) -> tuple[Tensor, Tensor]:
+def greedy(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The likeliest token of each row, the smaller of equals, and the natural logarithm of its probability.
 
-    logits [B,vocabulary] -> (token [B] int64, logprob [B] fp32).
+    logits [B,vocabulary] -> (token [B] int64, logprob [B] fp32, whether all logits are finite [B] int32).
     """
     rows, width = logits.shape
     parts = triton.cdiv(width, COLUMNS)
     peaks, masses = (torch.empty(rows, parts, device=logits.device) for _ in range(2))
-    places = torch.empty(rows, parts, dtype=torch.int32, device=logits.device)
+    places, sound = (torch.empty(rows, parts, dtype=torch.int32, device=logits.device) for _ in range(2))
     token = torch.empty(rows, dtype=torch.int64, device=logits.device)
-    logprob = torch.empty(rows, device=logits.device)
+    logprob, finite = torch.empty(rows, device=logits.device), torch.empty_like(token, dtype=torch.int32)
     overlap = early(logits.device)
     _peaks[(parts, rows)](
-        logits, peaks, places, masses, logits.stride(0), N=width, WIDTH=COLUMNS, EARLY=overlap, num_warps=8,
+        logits, peaks, places, masses, sound, logits.stride(0), N=width, WIDTH=COLUMNS, EARLY=overlap, num_warps=8,
         **launch(overlap),
     )  # fmt: skip
     _best[(rows,)](
-        peaks, places, masses, token, logprob, PARTS=parts, WIDTH=triton.next_power_of_2(parts), EARLY=overlap,
-        num_warps=1, **launch(overlap),
+        peaks, places, masses, sound, token, logprob, finite, PARTS=parts, WIDTH=triton.next_power_of_2(parts),
+        EARLY=overlap, num_warps=1, **launch(overlap),
     )  # fmt: skip
-    return token, logprob
+    return token, logprob, finite
 
 
 @triton.jit
 def _peaks(
-    logits, peaks, places, masses, logits_row, N: tl.constexpr, WIDTH: tl.constexpr, EARLY: tl.constexpr
+    logits, peaks, places, masses, sound, logits_row, N: tl.constexpr, WIDTH: tl.constexpr, EARLY: tl.constexpr
 ):  # fmt: skip
     follow(EARLY)
     part, row = tl.program_id(0), tl.program_id(1).to(tl.int64)
@@ -384,11 +375,12 @@ def _peaks(
     tl.store(peaks + here, peak)
     tl.store(places + here, tl.min(tl.where(x == peak, columns, N), 0))
     tl.store(masses + here, tl.sum(tl.where(x == float("-inf"), 0.0, tl.exp(x - peak)), 0))
+    tl.store(sound + here, tl.min(((tl.abs(x) < float("inf")) | (columns >= N)).to(tl.int32), 0))  # NaN is not less
 
 
 @triton.jit
 def _best(
-    peaks, places, masses, token, logprob, PARTS: tl.constexpr, WIDTH: tl.constexpr, EARLY: tl.constexpr
+    peaks, places, masses, sound, token, logprob, finite, PARTS: tl.constexpr, WIDTH: tl.constexpr, EARLY: tl.constexpr
 ):  # fmt: skip
     follow(EARLY)
     row, parts = tl.program_id(0).to(tl.int64), tl.arange(0, WIDTH)
@@ -400,6 +392,7 @@ def _best(
     tl.store(token + row, tl.min(tl.where(peak == best, place, 2147483647), 0).to(tl.int64))
     total = tl.sum(tl.where(mass == 0.0, 0.0, mass * tl.exp(peak - best)), 0)
     tl.store(logprob + row, -tl.log(total))
+    tl.store(finite + row, tl.min(tl.load(sound + row * PARTS + parts, mask=there, other=1), 0))
 
 
 def _warps(elements: int) -> int:

@@ -15,26 +15,26 @@ _BLOCK = 1024  # page numbers that one program copies
 
 def places(
     known: Tensor, slots: Tensor, lengths: Tensor, pages: int, page_tokens: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The page tables of the rows, and the pages that each goes on in and has written after this step.
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The page tables of the rows, the pages that each goes on in and has written after this step, and for each a 1.
 
     known [slots, ≥ pages] int32: page numbers by slot; slots, lengths [B] int32, a length counts the new row ->
-    (tables [B,pages], begun [B], written [B]) int32; -1: idle, or, of begun, a page that holds nothing yet.
+    (tables [B,pages], begun [B], written [B], ones [B]) int32; -1: idle, or, of begun, a page that holds nothing yet.
     """
     batch = slots.numel()
     tables = torch.empty(batch, pages, dtype=torch.int32, device=slots.device)
-    begun, written = torch.empty_like(slots), torch.empty_like(slots)
+    begun, written, ones = (torch.empty_like(slots) for _ in range(3))
     overlap = early(slots.device)
     _places[(batch, triton.cdiv(pages, _BLOCK))](
-        known, slots, lengths, tables, begun, written, known.stride(0), PAGES=pages, PAGE=page_tokens, BLOCK=_BLOCK,
-        EARLY=overlap, **launch(overlap),
+        known, slots, lengths, tables, begun, written, ones, known.stride(0), PAGES=pages, PAGE=page_tokens,
+        BLOCK=_BLOCK, EARLY=overlap, **launch(overlap),
     )  # fmt: skip
-    return tables, begun, written
+    return tables, begun, written, ones
 
 
 @triton.jit
 def _places(
-    known, slots, lengths, tables, begun, written, stride, PAGES: tl.constexpr, PAGE: tl.constexpr,
+    known, slots, lengths, tables, begun, written, ones, stride, PAGES: tl.constexpr, PAGE: tl.constexpr,
     BLOCK: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     follow(EARLY)
@@ -49,6 +49,7 @@ def _places(
         page = tl.load(mine + last // PAGE, mask=slot >= 0, other=-1)
         tl.store(written + row, page)
         tl.store(begun + row, tl.where(last % PAGE > 0, page, -1))
+        tl.store(ones + row, 1)
 
 
 def check_seals(samples: Tensor, kept: Tensor, rows: Tensor, intact: Tensor) -> None:
@@ -96,23 +97,23 @@ def _seals(
         tl.store(intact + at, tl.where(other == 0, tl.load(intact + at), 0))
 
 
-def outcome(token: Tensor, logprob: Tensor, total: Tensor, intact: Tensor) -> Tensor:
+def outcome(token: Tensor, logprob: Tensor, finite: Tensor, intact: Tensor) -> Tensor:
     """What the host waits for, in one piece: [B,4] fp64 of token, its log-probability, whether all is finite, intact.
 
-    token [B] int64, logprob [B] fp32, total [B] fp32 the sum of the logits, intact [B] int32.
+    token [B] int64, logprob [B] fp32, finite and intact [B] int32.
     """
     told = torch.empty(token.numel(), 4, dtype=torch.float64, device=token.device)
     overlap = early(token.device)
-    _outcome[(token.numel(),)](token, logprob, total, intact, told, overlap, **launch(overlap))
+    _outcome[(token.numel(),)](token, logprob, finite, intact, told, overlap, **launch(overlap))
     return told
 
 
 @triton.jit
-def _outcome(token, logprob, total, intact, told, EARLY: tl.constexpr):
+def _outcome(token, logprob, finite, intact, told, EARLY: tl.constexpr):
     follow(EARLY)
     row = tl.program_id(0)
     here = told + row * 4
     tl.store(here, tl.load(token + row).to(tl.float64))
     tl.store(here + 1, tl.load(logprob + row).to(tl.float64))
-    tl.store(here + 2, (tl.abs(tl.load(total + row)) < float("inf")).to(tl.float64))  # false for NaN too
+    tl.store(here + 2, tl.load(finite + row).to(tl.float64))
     tl.store(here + 3, tl.load(intact + row).to(tl.float64))

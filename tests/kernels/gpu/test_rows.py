@@ -41,18 +41,6 @@ def test_rms_norm(dtype, count, width, device):
 
 
 @dtypes
-@pytest.mark.parametrize(("count", "width"), [(3, 40), pytest.param(700, 2304, marks=on_gpu)])
-def test_add_rms_norm_is_of_the_rounded_sum(dtype, count, width, device):
-    x, delta = (random(device, dtype, count, width) for _ in range(2))
-    weight = random(device, dtype, width)
-    total, found = rows.add_rms_norm(x, delta, weight, EPS)
-    if ON_GPU or dtype == torch.float32:  # the interpreter cuts where a GPU rounds
-        assert torch.equal(total, x + delta)
-    assert_near(total.cpu(), sum(wide(x, delta)), WITHIN[dtype])
-    assert torch.equal(found, rows.rms_norm(total, weight, EPS))
-
-
-@dtypes
 @pytest.mark.parametrize(("count", "heads", "value"), [(3, 3, 16), (2, 1, 24), pytest.param(70, 32, 128, marks=on_gpu)])
 def test_gated_rms_norm(dtype, count, heads, value, device):
     o, z = random(device, dtype, count, heads, value), random(device, dtype, count, heads * value)
@@ -169,31 +157,41 @@ def test_linear(dtype, count, depth, columns, device):
 
 
 @dtypes
+@pytest.mark.parametrize(("count", "depth", "columns"), [(3, 64, 40), pytest.param(9, 4096, 2304, marks=on_gpu)])
+def test_linear_adds_to_rows(dtype, count, depth, columns, device):
+    x, weight = random(device, dtype, count, depth), random(device, dtype, columns, depth) / depth**0.5
+    add = random(device, dtype, count, columns + 8)[:, :columns]
+    found = rows.linear(x, weight, add, torch.float32)
+    assert found.dtype == torch.float32
+    assert_near(found.cpu(), wide(x)[0] @ wide(weight)[0].T + wide(add)[0], 1e-5)
+    assert torch.equal(rows.linear(x[-1:], weight, add[-1:]), rows.linear(x, weight, add)[-1:])
+
+
+@dtypes
 @pytest.mark.parametrize(
     ("count", "depth", "columns", "held"),
     [
-        (1, 300, 20, 18),
-        (3, 256, 9, 18),
-        (2, 1100, 5, 2),  # rows longer than what is held
-        pytest.param(1, 2304, 12576, 18, marks=on_gpu),
-        pytest.param(16, 2304, 6720, 18, marks=on_gpu),
-        pytest.param(2, 12288, 256, 18, marks=on_gpu),
+        (1, 300, 20, 9),
+        (3, 256, 9, 9),
+        (2, 1104, 5, 2),  # rows longer than what is held
+        pytest.param(1, 2304, 256, 9, marks=on_gpu),
+        pytest.param(16, 2304, 256, 9, marks=on_gpu),
+        pytest.param(2, 12288, 256, 9, marks=on_gpu),
     ],
 )
-def test_linear_of_normed_rows_added_to_others(dtype, count, depth, columns, held, device, monkeypatch):
+def test_narrow_is_a_norm_and_its_product(dtype, count, depth, columns, held, device, monkeypatch):
     monkeypatch.setattr(rows, "HELD", held)
     x, weight = random(device, dtype, count, depth + 8)[:, :depth], random(device, dtype, columns, depth) / depth**0.5
-    norm, add = rows.Norm(random(device, dtype, depth), EPS), random(device, dtype, count, columns + 8)[:, :columns]
-    normed = torch.full((count, depth), torch.nan, dtype=dtype, device=device)
-    found = rows.linear(x, weight, norm, add, normed, dtype=torch.float32)
-    assert found.dtype == torch.float32
-    x_, norm_, weight_, add_ = wide(x, norm.weight, weight, add)
+    norm = rows.Norm(random(device, dtype, depth), EPS)
+    normed, found = rows.narrow(x, norm, weight)
+    x_, norm_, weight_ = wide(x, norm.weight, weight)
     expected = norm_defined(x_, norm_, EPS)
+    assert normed.dtype == dtype and found.dtype == torch.float32
     assert_near(normed.cpu(), expected, WITHIN[dtype])
-    assert_near(found.cpu(), expected @ weight_.T + add_, 1e-5)
+    assert_near(found.cpu(), expected @ weight_.T, 1e-5)
     for i in {0, count // 2, count - 1}:
-        alone = rows.linear(x[i : i + 1], weight, norm, add[i : i + 1], dtype=torch.float32)
-        assert torch.equal(alone[0], found[i])
+        for alone, together in zip(rows.narrow(x[i : i + 1], norm, weight), (normed, found), strict=True):
+            assert torch.equal(alone[0], together[i])
 
 
 def test_linear_reads_nothing_of_rows_that_are_not_there(device):
@@ -208,7 +206,8 @@ def test_greedy(dtype, count, width, device):
     logits = 4 * random(device, dtype, count, width + 16)[:, :width]
     logits[0, width // 2 :] = -torch.inf
     logits[-1, [width - 1, width // 3, width // 3 + 1]] = 60.0  # the first of equals
-    token, logprob = rows.greedy(logits)
+    token, logprob, finite = rows.greedy(logits)
+    assert finite.tolist() == [0] + [1] * (count - 1)
     right = torch.log_softmax(logits.double(), 1)
     assert token.dtype == torch.int64 and logprob.dtype == torch.float32
     assert token[-1] == width // 3
@@ -217,3 +216,6 @@ def test_greedy(dtype, count, width, device):
     assert token.tolist() == first
     assert_near(logprob.cpu(), right.gather(1, token[:, None])[:, 0].cpu(), 2e-6)
     assert torch.equal(rows.greedy(logits[-1:])[1], logprob[-1:])
+    for odd in (torch.nan, torch.inf, -torch.inf):
+        logits[-1, width - 2] = odd
+        assert not rows.greedy(logits[-1:])[2]
