@@ -1,6 +1,6 @@
 """KDA prefill in several forms and configurations: for choosing one by hand, never at run time.
 
-python -m bench.h200.kda_prefill_tune --seconds 60 --out FILE
+    python -m bench.h200.kda_prefill_tune --seconds 60 --out FILE
 """
 
 import argparse

@@ -362,13 +362,16 @@ def _scratch(chunks: int, H: int, K: int, V: int, dtype: torch.dtype, device: to
 @cache
 def _windows(device: torch.device) -> Tensor:
     """[9,64,64] bf16, what `_sums` takes: since the middle of blocks of 64, 32, … 1 rows; up to a row; after it."""
-    r, i = torch.arange(64)[:, None], torch.arange(64)[None]
-    made = []
-    for half in (32, 16, 8, 4, 2, 1, 0):
-        signed = torch.where((r & half) != 0, (i <= r).float(), -(i > r).float())
-        made.append(torch.where((r ^ i) < half, signed, 0.0))
-    made += [(i <= r).float(), (i > r).float(), r.expand(64, 64).T.float()]
-    return torch.stack(made).to(device, torch.bfloat16)
+
+    def table(entry: Callable[[int, int], int]) -> list[list[int]]:
+        return [[entry(r, i) for i in range(64)] for r in range(64)]
+
+    def since_middle(half: int) -> Callable[[int, int], int]:
+        return lambda r, i: 0 if r ^ i >= half else int(i <= r) if r & half else -int(i > r)
+
+    tables = [table(since_middle(half)) for half in (32, 16, 8, 4, 2, 1, 0)]
+    tables += [table(lambda r, i: int(i <= r)), table(lambda r, i: int(i > r))]
+    return torch.tensor(tables, dtype=torch.bfloat16, device=device)
 
 
 def _types(dtype: torch.dtype) -> tuple[torch.dtype, torch.dtype, str]:
