@@ -147,16 +147,18 @@ def _layer(config: ModelConfig, i: int, take: _Take) -> Layer:
 
 def _kda(config: ModelConfig, take: _Take) -> Kda:
     conv = take(*(f"{x}_conv1d.weight" for x in "qkv")).squeeze(1)
+    inward = ("q", "k", "v", "f_a", "g" if config.full_rank_gate else "g_a", "b")
     return Kda(
         heads=config.kda_heads,
         head_dim=config.kda_head_dim,
         eps=config.rms_norm_eps,
-        inward=take.laid_out(_pad_rows(take(*(f"{x}_proj.weight" for x in ("q", "k", "v", "f_a", "g_a", "b"))))),
+        inward=take.laid_out(_pad_rows(take(*(f"{x}_proj.weight" for x in inward)))),
         conv=conv.T.contiguous().T,  # taps far apart, channels side by side: the fast path walks along channels
         f_b=take.matrix("f_b_proj.weight"),
-        g_b=take.matrix("g_b_proj.weight"),
+        g_b=None if config.full_rank_gate else take.matrix("g_b_proj.weight"),
         A_log=take("A_log").flatten(),
         dt_bias=take("dt_bias"),
+        lower_bound=config.gate_lower_bound,
         o_norm=take("o_norm.weight"),
         o_proj=take.matrix("o_proj.weight"),
     )

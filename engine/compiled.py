@@ -35,7 +35,7 @@ def suits(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> bool
         config.qk_rope_head_dim,
         config.v_head_dim,
     )
-    known = device.type == "cpu" and dtype in (torch.float32, torch.bfloat16)
+    known = device.type == "cpu" and dtype in (torch.float32, torch.bfloat16) and config.first_gates
     return known and all(size % LANES == 0 for size in sizes) and lib.library() is not None
 
 
@@ -67,7 +67,7 @@ class Kda:
 
     @classmethod
     def of(cls, kda: "plain.Kda", norm: Tensor) -> "Kda":
-        matrices = [pack(w.plain) for w in (kda.inward, kda.f_b, kda.g_b, kda.o_proj)]
+        matrices = [pack(w.plain) for w in (kda.inward, kda.f_b, kda.g_b, kda.o_proj)]  # type: ignore[union-attr]
         vectors = [x.float() for x in (norm, kda.conv.T.contiguous(), kda.A_log, kda.dt_bias, kda.o_norm)]
         at, *others = [x.data_ptr() for x in vectors]
         sizes = (kda.heads, kda.head_dim, kda.conv.shape[1])

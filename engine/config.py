@@ -1,6 +1,7 @@
 """What a model is (its released config.json) and how the engine runs it. Both check themselves when they are made."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ class ModelConfig:
     kda_heads: int
     kda_head_dim: int
     conv_width: int
+    gate_lower_bound: float | None  # of a token's log decay, in the newer models; None: it has none
+    full_rank_gate: bool  # the output gate is one matrix instead of two of low rank
     # MLA
     mla_layers: tuple[int, ...]
     mla_heads: int
@@ -61,6 +64,16 @@ class ModelConfig:
             raise ConfigError("linear_attn_config: at least one KDA layer and one full-attention layer are needed")
         if not 0 < self.num_experts_per_token <= self.num_experts:
             raise ConfigError(f"num_experts_per_token {self.num_experts_per_token} of num_experts {self.num_experts}")
+        bound = self.gate_lower_bound
+        if bound is not None and not (isinstance(bound, int | float) and -math.inf < bound < 0):
+            raise ConfigError(f"gate_lower_bound is {bound!r}; a negative number bounds the decay, null does not")
+        if not isinstance(self.full_rank_gate, bool):
+            raise ConfigError(f"use_full_rank_gate is {self.full_rank_gate!r}; true and false are known")
+
+    @property
+    def first_gates(self) -> bool:
+        """Whether KDA's gates are those of the first models: a decay without bound, an output gate of low rank."""
+        return self.gate_lower_bound is None and not self.full_rank_gate
 
     @property
     def kda_width(self) -> int:
@@ -103,6 +116,8 @@ class ModelConfig:
     def from_dict(cls, fields: Mapping[str, Any]) -> "ModelConfig":
         _refuse_what_we_do_not_run(fields)
         linear = _get(fields, "linear_attn_config")
+        if unknown := linear.keys() - _LINEAR:
+            raise ConfigError(f"linear_attn_config: {', '.join(sorted(unknown))} is unknown to this engine")
         return cls(
             vocab_size=_get(fields, "vocab_size"),
             hidden_size=_get(fields, "hidden_size"),
@@ -115,6 +130,8 @@ class ModelConfig:
             kda_heads=_get(linear, "num_heads"),
             kda_head_dim=_get(linear, "head_dim"),
             conv_width=_get(linear, "short_conv_kernel_size"),
+            gate_lower_bound=linear.get("gate_lower_bound"),
+            full_rank_gate=linear.get("use_full_rank_gate", False),
             mla_layers=tuple(i - 1 for i in _get(linear, "full_attn_layers")),
             mla_heads=_get(fields, "num_attention_heads"),
             kv_lora_rank=_get(fields, "kv_lora_rank"),
@@ -145,8 +162,10 @@ _FIXED: dict[str, tuple[Any, Any]] = {
     "num_expert_group": (1, 1),
     "topk_group": (1, 1),
     "num_nextn_predict_layers": (0, 0),
-    "gate_lower_bound": (None, None),
+    "gate_lower_bound": (None, None),  # its place is linear_attn_config
 }
+_LINEAR = {"num_heads", "head_dim", "short_conv_kernel_size", "kda_layers", "full_attn_layers"}
+_LINEAR |= {"gate_lower_bound", "use_full_rank_gate"}
 
 
 def _refuse_what_we_do_not_run(fields: Mapping[str, Any]) -> None:

@@ -150,45 +150,51 @@ class Kda:
     heads: int
     head_dim: int
     eps: float
-    inward: Tensor  # [3C + K + K + H, D] and padding: q, k, v, f_a, g_a, b
+    inward: Tensor  # model.Kda's
     conv: Tensor  # [3C, W]
     gates: Tensor  # [2C, 2K]: f_b, then g_b, zeros beside each: a launch less is worth more than the zeros cost
+    full_rank: bool  # the output gate comes from inward; gates is f_b, [C, K]
     A_log: Tensor  # [H] fp32
     dt_bias: Tensor  # [C] fp32
+    lower_bound: float | None
     o_norm: Tensor  # [K]
     o_proj: Tensor  # [D, C]
 
     @classmethod
     def of(cls, kda: "plain.Kda") -> "Kda":
-        matrices = (kda.inward.plain, kda.conv.contiguous(), torch.block_diag(kda.f_b.plain, kda.g_b.plain))
-        vectors = (kda.A_log, kda.dt_bias, kda.o_norm)
-        return cls(kda.heads, kda.head_dim, kda.eps, *matrices, *vectors, kda.o_proj.plain)
+        f_b, g_b = kda.f_b.plain, kda.g_b
+        gates = torch.block_diag(f_b, g_b.plain) if g_b else f_b
+        matrices, rates = (kda.inward.plain, kda.conv.contiguous(), gates), (kda.A_log, kda.dt_bias, kda.lower_bound)
+        return cls(kda.heads, kda.head_dim, kda.eps, *matrices, g_b is None, *rates, kda.o_norm, kda.o_proj.plain)
 
     def forward(self, x: Tensor, norm: Norm, pieces: Pieces, states: StateRows) -> Tensor:
         """x [T,D] -> x and what the layer adds, [T,D]. The pieces' rows of ``states`` are advanced in place."""
-        K, H = self.head_dim, self.heads
-        C = H * K
-        edges = [3 * C, 3 * C + 2 * K, 3 * C + 2 * K + H]
-        raw, low, b, _ = linear(x, self.inward, pieces.fixed, norm).tensor_split(edges, 1)
-        a, gate = linear(low, self.gates, pieces.fixed).chunk(2, 1)
+        raw, a, b, gate = self._projected(x, norm, pieces.fixed)
         parts = []
         for group in pieces.groups:
             mix, at = self._decode if group is pieces.singles else self._read, group.rows
             parts.append(mix(raw[at], a[at], b[at], gate[at], group, states))
         return linear(_mixed(parts, x.shape[0]), self.o_proj, pieces.fixed, add=x)
 
+    def _projected(self, x: Tensor, norm: Norm, fixed: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Rows for the convolution, and the logits of decay, of beta and of the output gate."""
+        C, K, H = self.heads * self.head_dim, self.head_dim, self.heads
+        edges = accumulate((3 * C, K, C, H) if self.full_rank else (3 * C, 2 * K, 0, H))
+        raw, low, gate, b, _ = linear(x, self.inward, fixed, norm).tensor_split([*edges], 1)
+        a = linear(low, self.gates, fixed)
+        return (raw, a, b, gate) if self.full_rank else (raw, a[:, :C], b, a[:, C:])
+
     def _decode(self, raw: Tensor, a: Tensor, b: Tensor, gate: Tensor, group: Group, states: StateRows) -> Tensor:
-        rates = (self.A_log, self.dt_bias)
-        return kda_decode(
-            raw, self.conv, states.conv, a, b, gate, *rates, self.o_norm, self.eps, states.kda, group.slots
-        )
+        rows, rates = (raw, self.conv, states.conv, a, b, gate), (self.A_log, self.dt_bias)
+        pool = (states.kda, group.slots)
+        return kda_decode(*rows, *rates, self.o_norm, self.eps, *pool, lower_bound=self.lower_bound)
 
     def _read(self, raw: Tensor, a: Tensor, b: Tensor, gate: Tensor, group: Group, states: StateRows) -> Tensor:
         H, K = self.heads, self.head_dim
         mixed = ops.short_conv(raw, self.conv, group.packing, states.conv, group.slots)
         q, k, v = (x.view(-1, H, K) for x in mixed.chunk(3, 1))
-        rates = (self.A_log, self.dt_bias)
-        o = kda_prefill(q, k, v, a.view(-1, H, K), b, *rates, group.packing, states.kda, group.slots)
+        rows, rates = (q, k, v, a.view(-1, H, K), b), (self.A_log, self.dt_bias)
+        o = kda_prefill(*rows, *rates, group.packing, states.kda, group.slots, lower_bound=self.lower_bound)
         return ops.gated_rms_norm(o, gate, self.o_norm, self.eps)
 
     def require(self, piece: "plain.Piece", states: StateRows) -> None:
@@ -258,7 +264,7 @@ class Mlp:
 
 @dataclass(frozen=True)
 class Moe:
-    """Routed experts, and behind them the shared ones, which every row chooses with weight 1."""
+    """Routed experts, and behind them the shared ones, which every row chooses with weight 1. Made by build.py."""
 
     top_k: int
     scale: float
@@ -268,17 +274,6 @@ class Moe:
     bias: Tensor  # [E]
     w13: Tensor  # [E + shared, 2I, D]: gate, then up
     w2: Tensor  # [E + shared, D, I]
-
-    @classmethod
-    def of(cls, moe: "plain.Moe") -> "Moe":
-        E, inner, D = moe.w1.shape
-        gate, up = (x.view(-1, inner, D) for x in moe.shared.up.plain.chunk(2))
-        down = moe.shared.down.plain.view(D, -1, inner).transpose(0, 1)
-        shared = len(down)
-        w13, w2 = moe.w1.new_empty(E + shared, 2 * inner, D), moe.w2.new_empty(E + shared, D, inner)
-        for rows, (w1, w3, w) in ((slice(E), (moe.w1, moe.w3, moe.w2)), (slice(E, None), (gate, up, down))):
-            w13[rows, :inner], w13[rows, inner:], w2[rows] = w1, w3, w
-        return cls(moe.top_k, moe.scale, moe.renormalize, shared, moe.router, moe.bias, w13, w2)
 
     def add(self, x: Tensor, norm: Norm, fixed: bool) -> Tensor:
         """In place."""
@@ -310,8 +305,7 @@ class Layer:
     def of(cls, layer: "plain.Layer") -> "Layer":
         mixer = (Kda if layer.recurrent else Mla).of(layer.mixer)  # type: ignore[arg-type]
         ffn: Any = layer.ffn
-        if not isinstance(ffn, Moe):  # else build.py has made it, and read its experts to their places
-            ffn = (Moe if hasattr(ffn, "router") else Mlp).of(ffn)
+        ffn = ffn if isinstance(ffn, Moe) else Mlp.of(ffn)
         return cls(mixer, ffn, layer.mixer_norm, layer.ffn_norm, layer.eps)
 
     @property

@@ -7,6 +7,7 @@ works row by row runs on all rows at once; what looks back (convolution, recurre
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -69,20 +70,22 @@ class Kda:
     heads: int
     head_dim: int
     eps: float
-    inward: Weight  # [3C + K + K + H, D] and padding: q, k, v, f_a, g_a, b
+    inward: Weight  # [3C + K + K + H, D] and padding: q, k, v, f_a, g_a, b; without g_b [3C + K + C + H, D]
     conv: Tensor  # [3C, W]
     f_b: Weight  # [C, K]
-    g_b: Weight  # [C, K]
+    g_b: Weight | None  # [C, K]; None: the output gate is of full rank, and comes from inward
     A_log: Tensor  # [H] fp32
     dt_bias: Tensor  # [C] fp32
+    lower_bound: float | None  # see kda_gate
     o_norm: Tensor  # [K]
     o_proj: Weight  # [D, C]
 
     def forward(self, u: Tensor, pieces: tuple[Piece, ...], states: StateRows) -> Tensor:
         """u [T,D] -> [T,D]. The pieces' rows of ``states`` are advanced in place, and their tags with them."""
         C, K, H = self.heads * self.head_dim, self.head_dim, self.heads
-        raw, f, z, b, _ = self.inward(u).tensor_split([3 * C, 3 * C + K, 3 * C + 2 * K, 3 * C + 2 * K + H], -1)
-        g = kda_gate(self.f_b(f), self.A_log, self.dt_bias)
+        edges = accumulate((3 * C, K, K if self.g_b else C, H))
+        raw, f, z, b, _ = self.inward(u).tensor_split([*edges], -1)
+        g = kda_gate(self.f_b(f), self.A_log, self.dt_bias, self.lower_bound)
         beta = sigmoid(b.float())
         o = u.new_zeros(u.shape[0], H, K, dtype=states.kda.dtype)
         for piece in pieces:
@@ -93,7 +96,7 @@ class Kda:
             v = mixed[:, 2 * C :].view(-1, H, K).float()
             o[rows], state = _kda(qk[:, 0] * K**-0.5, qk[:, 1], v, g[rows], beta[rows], state)
             states.put(piece.slot, state, tail, Tag(piece.position + v.shape[0], piece.after.digest))
-        gate = self.g_b(z).view(-1, H, K)
+        gate = (self.g_b(z) if self.g_b else z).view(-1, H, K)
         return self.o_proj(gated_rms_norm(o, gate, self.o_norm, self.eps).view(-1, C))
 
 

@@ -75,13 +75,29 @@ SHIPPED: dict[str, Any] = TINY | {
 }
 """config.json of the shape that ships (docs/decisions/0001)."""
 
+BOUNDED: dict[str, Any] = {"linear_attn_config": TINY["linear_attn_config"] | {"gate_lower_bound": -5.0}}
+"""What a config.json of the newer models has otherwise: a decay with a bound (model-spec §7.1)."""
+
+FULL_RANK: dict[str, Any] = {"linear_attn_config": BOUNDED["linear_attn_config"] | {"use_full_rank_gate": True}}
+"""The same, and an output gate of one matrix."""
+
 
 def random_tensors(config: ModelConfig, seed: int) -> dict[str, Tensor]:
-    """Every tensor of a checkpoint: linears N(0, 1/fan-in), norms near 1, the gate as in training (model-spec §2.2)."""
+    """Every tensor of a checkpoint: linears N(0, 1/fan-in), norms near 1, the gate as in training (model-spec §2.2).
+
+    A gate with a bound has slow, fast and middling channels.
+    """
     generator = torch.Generator().manual_seed(seed)
-    return {
-        name: _random(name, shape, generator).to(dtype) for name, (dtype, shape) in expected_inventory(config).items()
-    }
+    draw = _random if config.gate_lower_bound is None else _random_with_bound
+    return {name: draw(name, shape, generator).to(dtype) for name, (dtype, shape) in expected_inventory(config).items()}
+
+
+def _random_with_bound(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    if name.endswith("A_log"):
+        return torch.empty(shape).uniform_(0.5, 2, generator=generator).log()
+    if name.endswith("dt_bias"):
+        return 3 * torch.randn(shape, generator=generator) - 3
+    return _random(name, shape, generator)
 
 
 def _random(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

@@ -59,7 +59,10 @@ def _kda_shapes(config: ModelConfig) -> dict[str, Shape]:
     D, C, H, K = config.hidden_size, config.kda_width, config.kda_heads, config.kda_head_dim
     shapes: dict[str, Shape] = {f"{x}_proj.weight": (C, D) for x in "qkv"}
     shapes |= {f"{x}_conv1d.weight": (C, 1, config.conv_width) for x in "qkv"}
-    shapes |= {f"{x}_a_proj.weight": (K, D) for x in "fg"} | {f"{x}_b_proj.weight": (C, K) for x in "fg"}
+    low = "f" if config.full_rank_gate else "fg"
+    shapes |= {f"{x}_a_proj.weight": (K, D) for x in low} | {f"{x}_b_proj.weight": (C, K) for x in low}
+    if config.full_rank_gate:
+        shapes["g_proj.weight"] = (C, D)
     shapes |= {"A_log": (1, 1, H, 1), "dt_bias": (C,), "b_proj.weight": (H, D)}
     return shapes | {"o_norm.weight": (K,), "o_proj.weight": (D, C)}
 

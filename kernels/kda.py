@@ -12,16 +12,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels.pointwise import softplus
+from kernels.pointwise import sigmoid, softplus
 
 CHUNK = 64  # rows of the grid; it starts at row 0 of every call
 DIAGONAL = 8  # side of the diagonal blocks whose decays are formed one by one
 
 
-def kda_gate(a: Tensor, A_log: Tensor, dt_bias: Tensor) -> Tensor:
-    """Log decay ``-exp(A_log[h]) · softplus(a + dt_bias)``, fp32. a [T,H·K], A_log [H], dt_bias [H·K] -> [T,H,K]."""
-    rate = softplus(a.to(dt_bias.dtype) + dt_bias)
-    return rate.view(a.shape[0], A_log.numel(), -1) * -torch.exp(A_log.view(-1, 1))
+def kda_gate(a: Tensor, A_log: Tensor, dt_bias: Tensor, lower_bound: float | None = None) -> Tensor:
+    """Log decay ``-exp(A_log[h]) · softplus(a + dt_bias)``, fp32. a [T,H·K], A_log [H], dt_bias [H·K] -> [T,H,K].
+
+    With a lower bound, < 0: ``lower_bound · σ(exp(A_log[h]) · (a + dt_bias))``, the newer models' (model-spec §7.1).
+    """
+    z = (a.to(dt_bias.dtype) + dt_bias).view(a.shape[0], A_log.numel(), -1)
+    rate = torch.exp(A_log.view(-1, 1))
+    return softplus(z) * -rate if lower_bound is None else sigmoid(z * rate) * lower_bound
 
 
 def kda_recurrence(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels import mla_gpu
+from kernels.linear import matmul_wide
 from kernels.norm import wide
 
 BLOCK_TOKENS = 2048  # keys looked at together; block edges lie at multiples of it from the start of the sequence
@@ -34,12 +34,8 @@ def mla_absorbed(q: Tensor, pages: Tensor, table: Tensor, length: int, kv_b: Ten
 
     q [T,h,N+r] the last T of ``length`` tokens; pages [P,page,R+r] the pool of one layer; table [n] the pages of this
     sequence in order, the T newest rows already written; kv_b [h,N+V,R] -> [T,h,V]. Blocks of BLOCK_TOKENS keys with a
-    running softmax in fp32: memory does not grow with the length, and the result depends on (T, length) only. On a GPU
-    see mla_gpu.py.
+    running softmax in fp32: memory does not grow with the length, and the result depends on (T, length) only.
     """
-    if q.is_cuda:
-        form = mla_gpu.absorbed if q.shape[0] <= mla_gpu.FEW else mla_gpu.expanded
-        return form(q, pages, table, length, kv_b, value_dim)
     left = q.shape[0] % ROWS
     if left and left < q.shape[0]:
         whole = _absorbed(q[:-left], pages, table, length - left, kv_b, value_dim)
@@ -62,13 +58,13 @@ def _absorbed(q: Tensor, pages: Tensor, table: Tensor, length: int, kv_b: Tensor
         block = table[start // page : -(-min(start + BLOCK_TOKENS, length) // page)]
         keys = pages[block].flatten(0, 1)  # whole pages; what lies behind the last token may be anything
         keys[length - start :] = 0
-        scores = wide(query @ keys.T)
+        scores = matmul_wide(query, keys.T)
         if start + keys.shape[0] > length - tokens:
             _hide(scores.view(heads, rows, -1), length - tokens - start, length - start)
         new_peak = torch.maximum(peak, scores.amax(-1, keepdim=True))
         p, fade = scores.sub_(new_peak).exp_(), torch.exp(peak - new_peak)
         mass = mass * fade + p.sum(-1, keepdim=True)
-        acc = acc * fade + p.to(keys.dtype) @ keys[:, :rank]
+        acc = acc * fade + matmul_wide(p.to(keys.dtype), keys[:, :rank])
         peak = new_peak
     read = (acc / mass).to(q.dtype).view(heads, rows, rank)
     return (read @ kv_b[:, nope:].transpose(1, 2)).transpose(0, 1)[:tokens]

@@ -46,8 +46,6 @@ def moe_reference(x: Tensor, indices: Tensor, weights: Tensor, w1: Tensor, w3: T
 
 def moe(x: Tensor, indices: Tensor, weights: Tensor, w1: Tensor, w3: Tensor, w2: Tensor) -> Tensor:
     """The same, expert by expert over the tokens that chose it; the sum is kept in fp32."""
-    if x.is_cuda:
-        return (moe_grouped if x.shape[0] > 1 else moe_single)(x, indices, weights, w1, w3, w2)
     y = torch.zeros(x.shape, dtype=wide(x).dtype, device=x.device)
     order = indices.flatten().argsort(stable=True)
     tokens, scale = order // indices.shape[1], weights.flatten()[order]
@@ -58,32 +56,6 @@ def moe(x: Tensor, indices: Tensor, weights: Tensor, w1: Tensor, w3: Tensor, w2:
             y.index_add_(0, rows, _expert(x[rows], w1[e], w3[e], w2[e]) * scale[start : start + count, None])
             start += count
     return y.to(x.dtype)
-
-
-def moe_grouped(x: Tensor, indices: Tensor, weights: Tensor, w1: Tensor, w3: Tensor, w2: Tensor) -> Tensor:
-    """The same as three matmuls over rows sorted by expert; no number goes to the host, no sum depends on a race.
-
-    A token's experts are summed in fp32, in the order in which they were chosen.
-    """
-    tokens, top_k = indices.shape
-    chosen, order = indices.flatten().sort(stable=True)
-    experts = torch.arange(w1.shape[0], device=x.device)
-    ends = torch.searchsorted(chosen, experts, right=True, out_int32=True)  # rows of experts 0..e
-    rows = x[order // top_k]
-    hidden = silu(F.grouped_mm(rows, w1.transpose(1, 2), offs=ends))
-    hidden.mul_(F.grouped_mm(rows, w3.transpose(1, 2), offs=ends))
-    hidden.mul_(weights.flatten()[order, None].to(hidden.dtype))  # of one dtype: else torch takes thrice the time
-    out = F.grouped_mm(hidden, w2.transpose(1, 2), offs=ends)
-    back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=x.device))
-    return out[back].view(tokens, top_k, -1).sum(1, dtype=wide(x).dtype).to(x.dtype)
-
-
-def moe_single(x: Tensor, indices: Tensor, weights: Tensor, w1: Tensor, w3: Tensor, w2: Tensor) -> Tensor:
-    """The same for one token: copies of its experts, for fewer launches than sorting takes."""
-    chosen, top_k = indices[0], indices.shape[1]
-    gate, up = (torch.mv(w[chosen].flatten(0, 1), x[0]).view(top_k, -1) for w in (w1, w3))
-    hidden = silu(gate).mul_(up).mul_(weights[0, :, None].to(x.dtype))
-    return torch.bmm(w2[chosen], hidden[..., None]).sum(0, dtype=wide(x).dtype).T.to(x.dtype)
 
 
 def weigh_experts(hidden: Tensor, indices: Tensor, weights: Tensor, experts: int) -> Tensor:

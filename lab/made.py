@@ -221,27 +221,3 @@ def pairs(size: int, pick: random.Random, vocab: Vocabulary) -> tuple[Tokens, li
     if absent not in table and pick.random() < 0.2:
         turns.append((np.array(absent, np.uint16), None))
     return np.concatenate(entries), turns
-
-
-DEPTHS = (10, 30, 50, 70, 90)  # per cent
-
-
-def needles_at(
-    filler: list[list[int]], size: int, pick: random.Random, tokenizer
-) -> tuple[list[int], list[tuple[int, str, str]]]:
-    """About `size` tokens of running text with a fact at each depth; (depth, question, answer) of each."""
-    vocab = Vocabulary(tokenizer)
-    stretch: list[int] = []
-    while len(stretch) < size:
-        text = pick.choice(filler)
-        start = pick.randrange(max(1, len(text) - size))
-        stretch += text[start : start + size - len(stretch)]
-    found = facts(RELATIONS, len(DEPTHS), pick, vocab)
-    ends = sentence_starts(np.array(stretch), vocab)
-    ids, last = [], 0
-    for depth, (sentence, _, _) in zip(DEPTHS, found, strict=True):
-        spot = int(ends[np.searchsorted(ends, depth * size // 100) - 1]) if len(ends) else depth * size // 100
-        ids += [*stretch[last:spot], *sentence.tolist()]
-        last = max(last, spot)
-    decoded = [(tokenizer.decode(q.tolist()), tokenizer.decode(a.tolist())) for _, q, a in found]
-    return ids + stretch[last:], [(d, q, a) for d, (q, a) in zip(DEPTHS, decoded, strict=True)]

@@ -1,6 +1,5 @@
 """What the environment decides. One typed object per process, read once and handed on."""
 
-from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -80,8 +79,3 @@ class Settings(BaseSettings):
 def _key_and_tenant(item: str) -> tuple[str, str]:
     tenant, colon, key = item.partition(":")
     return (key, tenant) if colon else (item, "default")
-
-
-@lru_cache(maxsize=1)
-def get_settings() -> Settings:
-    return Settings()

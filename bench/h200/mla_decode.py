@@ -1,4 +1,4 @@
-"""Latent attention of one new row a sequence over paged latents, the 48B's shape, beside the form in plain PyTorch.
+"""Latent attention of one new row a sequence over paged latents, the 48B's shape, beside plain PyTorch.
 
 The public FlashMLA takes 80 us at 128k and 346 us at 1M for a batch of 1 (kernels.md §2.7; not run here).
 """
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bench.h200.measuring import Case
-from kernels import mla_gpu
+from kernels import mla_absorbed
 from kernels.gpu.mla_decode import mla_decode
 
 HEADS, NOPE, SHARED, VALUE, RANK, PAGE = 32, 128, 64, 128, 512, 256
@@ -54,11 +54,11 @@ class Input:
         for n, table in enumerate(self.tables):
             pages = self.pages[table].double()
             order = torch.arange(len(table), device="cuda")
-            rows.append(mla_gpu.absorbed(q[n : n + 1], pages, order, self.length, kv_b, VALUE))
+            rows.append(mla_absorbed(q[n : n + 1], pages, order, self.length, kv_b, VALUE))
         return (torch.cat(rows),)
 
     def _plain(self, n: int, q: Tensor, pages: Tensor, kv_b: Tensor) -> Tensor:
-        return mla_gpu.absorbed(q[n : n + 1], pages, self.tables[n], self.length, kv_b, VALUE)
+        return mla_absorbed(q[n : n + 1], pages, self.tables[n], self.length, kv_b, VALUE)
 
 
 def cases() -> Iterator[Case]:

@@ -1,14 +1,16 @@
-"""Latent attention of many new rows behind a cached prefix, the 48B's shape, beside the form in PyTorch (cuDNN)."""
+"""Latent attention of many new rows behind a cached prefix, the 48B's shape, beside PyTorch's flash attention."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention.bias import causal_lower_right
 
 from bench.h200.measuring import Case
 from bench.h200.mla_decode import HEADS, NOPE, PAGE, RANK, SHARED, VALUE, K
-from kernels import mla_gpu
+from kernels import mla_absorbed
 from kernels.gpu.mla_decode import mla_few
 from kernels.gpu.mla_prefill import mla_prefill
 from kernels.gpu.packing import Packing
@@ -47,7 +49,7 @@ class Input:
         q, kv_b, pages = self.q.double(), self.kv_b.double(), self.pages[self.table].double()
         order, first = torch.arange(len(self.table), device="cuda"), self.length - len(q) + 1
         rows = range(len(q))[self.sampled()]
-        found = [mla_gpu.absorbed(q[t : t + 1], pages, order, first + t, kv_b, VALUE) for t in rows]
+        found = [mla_absorbed(q[t : t + 1], pages, order, first + t, kv_b, VALUE) for t in rows]
         return (torch.cat(found),)
 
     def work(self) -> tuple[int, int]:
@@ -63,11 +65,11 @@ def cases() -> Iterator[Case]:
     torch.manual_seed(0)
     for rows, length in MANY:
         x = Input.of(rows, length)
-        impls = {"ours": _ours(x), "torch": _plain(x, mla_gpu.expanded)}
+        impls = {"ours": _ours(x), "torch": _torch(x)}
         yield Case("mla_prefill", f"{rows // K}k rows of {length // K}k", *x.work(), impls, x.expected)
     for rows, length in FEW:
         x = Input.of(rows, length)
-        impls = {"ours": _ours(x), "ours, absorbed": _few(x), "torch": _plain(x, mla_gpu.absorbed)}
+        impls = {"ours": _ours(x), "ours, absorbed": _few(x), "torch": _torch(x)}
         yield Case("mla_prefill", f"{rows} rows of {length // K}k", *x.work(), impls, x.expected, graph=True)
 
 
@@ -81,6 +83,17 @@ def _few(x: Input):
     return lambda: mla_few(*arguments)[x.sampled()]
 
 
-def _plain(x: Input, form):
-    table = x.table.long()
-    return lambda: form(x.q, x.pages, table, x.length, x.kv_b, VALUE)[x.sampled()]
+def _torch(x: Input):
+    """All keys and values expanded, then one call; its attention has one head width."""
+    mask = causal_lower_right(len(x.q), x.length)
+
+    def run() -> Tensor:
+        latents = x.pages[x.table].flatten(0, 1)[: x.length]
+        both = F.linear(latents[:, :RANK], x.kv_b.flatten(0, 1)).view(-1, HEADS, NOPE + VALUE)
+        k = torch.cat([both[..., :NOPE], latents[:, None, RANK:].expand(-1, HEADS, -1)], -1)
+        v = F.pad(both[..., NOPE:], (0, NOPE + SHARED - VALUE))
+        rows = (y.transpose(0, 1)[None] for y in (x.q, k, v))
+        o = F.scaled_dot_product_attention(*rows, attn_mask=mask)
+        return o[0, ..., :VALUE].transpose(0, 1)[x.sampled()]
+
+    return run

@@ -32,6 +32,7 @@ HELD_OUT = 10  # one text in so many, where no validation file is given
 SAVING = 20  # a checkpoint is written when this many times what it costs has passed
 WARM = 0.1  # share of the steps over which the rate rises
 TRAINED = {"num_experts_per_token": 2, "routed_scaling_factor": 1.0, "moe_renormalize": True}  # what lab/net.py is
+TRAINED |= {"gate_lower_bound": None, "use_full_rank_gate": False}
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,8 @@ def check_model(folder: Path) -> None:
     if missing:
         raise DataError(f"{folder} has no {', '.join(missing)}: --model names a folder like lab/model")
     config = read_config(folder / "config.json")
-    other = [f"{name} {config.get(name)!r}" for name, trained in TRAINED.items() if config.get(name) != trained]
+    found = {"use_full_rank_gate": False} | config | config.get("linear_attn_config", {})
+    other = [f"{name} {found.get(name)!r}" for name, trained in TRAINED.items() if found.get(name) != trained]
     if other:
         raise DataError(f"{folder} has {', '.join(other)}, which lab/net.py does not compute: it has {TRAINED}")
 

@@ -180,8 +180,7 @@ class Demo:
 
     def verdict(self, usage: Json, timing: Json, took: float, book: Read) -> bool:
         count = book.source.get("tokens") or 0
-        resumed = usage.get("resumed_tokens", 0)
-        again = usage.get("recomputed", False) or resumed < count
+        again = usage.get("resumed_tokens", 0) < count
         self.screen.line()
         self.screen.line(
             f"The book's reading: {count:,} tokens, {book.seconds:.1f} s. After the kill: {tokens(usage)},"

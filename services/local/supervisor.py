@@ -235,10 +235,6 @@ class Supervisor:
         temporary.replace(self.run_file)
 
 
-def _story(child: Child, what: str) -> str:
-    return "\n".join([f"{child.spec.name} {what}. The end of {child.log}:", *child.tail()])
-
-
 def _where(run_file: Path) -> str:
     with contextlib.suppress(OSError, ValueError):
         record = json.loads(run_file.read_text())

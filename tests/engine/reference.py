@@ -46,9 +46,12 @@ def kda(config: ModelConfig, w: Tensors, p: str, u: Tensor) -> Tensor:
     )
     q, k = (x / (x.pow(2).sum(-1, keepdim=True) + 1e-6).sqrt() for x in (q, k))
     a = (u @ w[p + "f_a_proj.weight"].T @ w[p + "f_b_proj.weight"].T + w[p + "dt_bias"]).view(T, H, K)
-    alpha = torch.exp(-w[p + "A_log"].view(H, 1).exp() * torch.log(1 + a.exp()))
+    rate, bound = w[p + "A_log"].view(H, 1).exp(), config.gate_lower_bound
+    alpha = torch.exp(-rate * torch.log(1 + a.exp()) if bound is None else bound / (1 + torch.exp(-rate * a)))
     beta = torch.sigmoid(u @ w[p + "b_proj.weight"].T)
-    z = (u @ w[p + "g_a_proj.weight"].T @ w[p + "g_b_proj.weight"].T).view(T, H, K)
+    z = u
+    for name in ("g_proj",) if config.full_rank_gate else ("g_a_proj", "g_b_proj"):
+        z = z @ w[f"{p}{name}.weight"].T
     o = torch.zeros(T, H, K).double()
     for h in range(H):
         S = torch.zeros(K, K).double()
@@ -56,7 +59,7 @@ def kda(config: ModelConfig, w: Tensors, p: str, u: Tensor) -> Tensor:
             S = alpha[t, h][:, None] * S
             S = S + torch.outer(k[t, h], beta[t, h] * (v[t, h] - S.T @ k[t, h]))
             o[t, h] = S.T @ q[t, h] / math.sqrt(K)
-    y = norm(o, w[p + "o_norm.weight"], config.rms_norm_eps) * torch.sigmoid(z)
+    y = norm(o, w[p + "o_norm.weight"], config.rms_norm_eps) * torch.sigmoid(z.view(T, H, K))
     return y.reshape(T, H * K) @ w[p + "o_proj.weight"].T
 
 

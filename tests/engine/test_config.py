@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from engine import ConfigError, EngineConfig, ModelConfig
-from engine.testing import TINY
+from engine.testing import BOUNDED, FULL_RANK, TINY
 
 RELEASED = Path(__file__).parent / "data" / "48b"
 
@@ -46,6 +46,26 @@ def test_a_missing_field_is_named(field):
 def test_a_shape_it_cannot_run_is_named(field, value):
     with pytest.raises(ConfigError, match=field):
         ModelConfig.from_dict(TINY | {field: value})
+
+
+def test_the_newer_models_say_so_among_the_fields_of_linear_attention():
+    first, bounded, both = (ModelConfig.from_dict(TINY | fields) for fields in ({}, BOUNDED, FULL_RANK))
+    assert (first.gate_lower_bound, first.full_rank_gate, first.first_gates) == (None, False, True)
+    assert (bounded.gate_lower_bound, bounded.full_rank_gate, bounded.first_gates) == (-5.0, False, False)
+    assert (both.gate_lower_bound, both.full_rank_gate, both.first_gates) == (-5.0, True, False)
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        *(("gate_lower_bound", value) for value in (0, 5.0, float("-inf"), float("nan"), "-5", True)),
+        *(("use_full_rank_gate", value) for value in (1, "true", None)),
+        ("allow_neg_eigval", True),
+    ],
+)
+def test_what_linear_attention_cannot_be_is_named(field, value):
+    with pytest.raises(ConfigError, match=field):
+        ModelConfig.from_dict(TINY | {"linear_attn_config": TINY["linear_attn_config"] | {field: value}})
 
 
 @pytest.mark.parametrize("kda, mla", [([1, 2], [3]), ([1, 2, 3, 4], [4]), ([0, 1, 2], [3]), ([1, 2, 3, 4], [])])

@@ -1,17 +1,17 @@
 """A model in the Triton kernels, run in their interpreter on the CPU in fp32: what the same model is in PyTorch's."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
-from engine import Done, Engine, SamplingParams, Token
+from engine import Done, Engine, SamplingParams, Token, build
 from engine.build import build_model
 from engine.config import ModelConfig
 from engine.model import KimiLinear
 from engine.sequences import Sequence
 from engine.testing import TINY, random_tensors
+from tests.engine import reference
 from tests.engine.driving import decode, engine_of, read, run, some_ids, state
+from tests.kernels.cases import assert_near
 from tests.kernels.gpu.conftest import ON_GPU  # before the first import of a kernel
 
 pytestmark = pytest.mark.skipif(ON_GPU, reason="test_on_gpu.py runs them there")
@@ -23,6 +23,11 @@ SMALL = TINY | {
 }  # fmt: skip
 """A layer of each kind, as narrow as the kernels take them."""
 
+NEWER = {name: SMALL | {"linear_attn_config": SMALL["linear_attn_config"] | fields} for name, fields in {
+    "bounded": {"gate_lower_bound": -5.0},
+    "full rank": {"gate_lower_bound": -5.0, "use_full_rank_gate": True},
+}.items()}  # fmt: skip
+
 
 @pytest.fixture(scope="module")
 def plain() -> KimiLinear:
@@ -31,12 +36,18 @@ def plain() -> KimiLinear:
 
 
 @pytest.fixture(scope="module")
-def model(plain) -> KimiLinear:
+def model() -> KimiLinear:
+    return in_kernels(SMALL)
+
+
+def in_kernels(fields) -> KimiLinear:
     from engine import gpu
 
-    assert gpu.fits(plain.config)
-    layers = tuple(gpu.Layer.of(layer) for layer in plain.layers)
-    return replace(plain, layers=layers, head=gpu.Head.of(plain.head), triton=True)
+    config = ModelConfig.from_dict(fields)
+    assert gpu.fits(config)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "_runs_triton", lambda *_: True)
+        return build_model(config, random_tensors(config, 0), torch.device("cpu"), torch.float32, False)
 
 
 def small(model: KimiLinear, **settings: object) -> Engine:
@@ -68,6 +79,19 @@ def test_it_is_the_same_model(plain, model, deterministic):
     assert tokens == same
     for name, x in found.items():
         assert torch.allclose(x, expected[name], atol=1e-4, rtol=1e-4), name
+
+
+@pytest.mark.parametrize("fields", NEWER.values(), ids=NEWER)
+def test_the_newer_gates_are_those_of_the_formulas(fields):
+    """Read in chunks, then fed one by one."""
+    config, ids = ModelConfig.from_dict(fields), some_ids(72)
+    engine = small(in_kernels(fields))
+    sequence = engine.open()
+    read(engine, sequence, ids[:70])
+    engine.generate(sequence, SamplingParams(max_tokens=3), forced=[*ids[70:], 0])
+    run(engine)
+    expected = reference.logits(config, random_tensors(config, 0), ids)[-1]
+    assert_near(engine._sequences[sequence].logits, expected, 1e-4)
 
 
 def test_pieces_of_many_and_of_single_rows_in_one_forward(plain, model):

@@ -3,7 +3,7 @@ import torch
 
 from engine import ModelConfig
 from engine.build import build_model
-from engine.testing import TINY, random_tensors
+from engine.testing import BOUNDED, FULL_RANK, TINY, random_tensors, tiny_model
 from tests.engine import reference
 from tests.engine.driving import decode, engine_of, read, some_ids
 from tests.kernels.cases import assert_near
@@ -14,6 +14,8 @@ VARIANTS = {
     "experts one by one": {"num_experts": 10, "num_experts_per_token": 2},
     "latent norm with its own eps": {"kv_a_layernorm_eps": 1e-2},
     "all dense": {"first_k_dense_replace": 4},
+    "a decay with a bound": BOUNDED,
+    "and an output gate of full rank": FULL_RANK,
 }
 
 
@@ -42,3 +44,9 @@ def test_greedy_decoding_is_that_of_the_formulas():
     for token in decode(engine, sequence, max_tokens=6):
         assert token == int(reference.logits(config, tensors, ids)[-1].argmax())
         ids.append(token)
+
+
+@pytest.mark.parametrize("fields", [{}, BOUNDED, FULL_RANK], ids=["first", "bounded", "full rank"])
+def test_the_newer_gates_run_in_pytorch_where_the_first_are_compiled(fields):
+    suited = {"kv_lora_rank": 32, "qk_rope_head_dim": 16}
+    assert tiny_model(fields=suited | fields).compiled == (fields == {})

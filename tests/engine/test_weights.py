@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from engine import CheckpointError, ModelConfig, check_inventory, load_model
-from engine.testing import TINY, random_tensors, save_random_checkpoint
+from engine.testing import FULL_RANK, TINY, random_tensors, save_random_checkpoint
 from engine.weights import expected_inventory
 from tests.engine.driving import engine_of, read, some_ids, state
 
@@ -96,6 +96,16 @@ def test_a_tied_model_has_no_head_of_its_own(tmp_path):
     assert model.head.weight is model.embedding
     change(folder, lambda t: t.update({"lm_head.weight": t["model.embed_tokens.weight"].clone()}))
     with pytest.raises(CheckpointError, match=r"unknown tensors: lm_head\.weight"):
+        load_model(folder)
+
+
+def test_an_output_gate_of_full_rank_is_one_tensor(tmp_path):
+    folder = save_random_checkpoint(tmp_path, TINY | FULL_RANK)
+    names = load_file(folder / "model.safetensors").keys()
+    assert {n for n in names if "layers.0.self_attn.g_" in n} == {"model.layers.0.self_attn.g_proj.weight"}
+    assert load_model(folder).layers[0].mixer.g_b is None
+    change(folder, lambda t: t.update({"model.layers.0.self_attn.g_a_proj.weight": torch.zeros(16, 64).bfloat16()}))
+    with pytest.raises(CheckpointError, match=r"unknown tensors: .*g_a_proj\.weight"):
         load_model(folder)
 
 

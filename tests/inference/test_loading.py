@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -12,7 +13,9 @@ from structlog.testing import capture_logs
 
 from engine.memory import AUTO
 from services.inference import loading
+from services.inference.service import fingerprint
 from services.inference.settings import InferenceSettings
+from services.inference.text import load_tokenizer
 
 
 def test_a_line_every_few_seconds_with_rate_and_time_left():
@@ -56,6 +59,16 @@ def test_what_does_not_fit_is_one_line_in_the_log(tmp_path):
     lines = [json.loads(line) for line in done.stderr.splitlines()]
     why = next(line["why"] for line in lines if line["event"] == "cannot_start")
     assert re.search(r"1,000,000,000,000 tokens\) need [\d,.]+ GB; [\d,.]+ GB are free on cpu", why)
+
+
+def test_the_same_weights_under_another_config_are_another_model(model_dir, tmp_path):
+    same, bounded = (shutil.copytree(model_dir, tmp_path / name) for name in ("same", "bounded"))
+    fields = json.loads((model_dir / "config.json").read_text())
+    fields["linear_attn_config"]["gate_lower_bound"] = -5.0
+    (bounded / "config.json").write_text(json.dumps(fields))
+    tokenizer = load_tokenizer(model_dir, 512)
+    names = [fingerprint(folder, tokenizer, {}) for folder in (model_dir, same, bounded)]
+    assert names[0] == names[1] != names[2]
 
 
 @pytest.mark.parametrize(

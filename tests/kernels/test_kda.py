@@ -83,3 +83,16 @@ def test_gate_is_per_head_and_per_channel_and_unbounded():
             z = (a[:, h * K + j] + dt_bias[h * K + j]).double()
             assert_near(g[:, h, j], -A_log[h].double().exp() * torch.logaddexp(z, torch.zeros_like(z)), 1e-6)
     assert g[0, 0, 0] < -1e4
+
+
+def test_gate_with_a_bound_is_a_scaled_sigmoid_of_the_scaled_logit():
+    """bound · σ(exp(A_log[h]) (a + dt_bias[h·K + j])): neither a clamp nor a rate outside."""
+    H, K = 2, 3
+    a, A_log, dt_bias = torch.randn(5, H * K), torch.tensor([0.3, 2.0]), torch.randn(H * K)
+    a[:2, 0] = torch.tensor([1e4, -1e4])
+    g = kda_gate(a, A_log, dt_bias, lower_bound=-5.0)
+    for h in range(H):
+        for j in range(K):
+            z = (a[:, h * K + j] + dt_bias[h * K + j]).double()
+            assert_near(g[:, h, j], -5 / (1 + torch.exp(-A_log[h].double().exp() * z)), 1e-6)
+    assert g[0, 0, 0] == -5 and g[1, 0, 0] == 0

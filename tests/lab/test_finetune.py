@@ -16,7 +16,7 @@ from safetensors import safe_open
 from typer.testing import CliRunner
 
 from engine import load_model
-from engine.testing import TINY, save_random_checkpoint
+from engine.testing import BOUNDED, TINY, save_random_checkpoint
 from kernels.kda import kda_recurrence
 from lab.export import save_model
 from lab.finetune import checkpoint
@@ -169,9 +169,10 @@ def test_wrong_rows_and_wrong_models_end_the_command_before_anything_is_trained(
     assert "bad.jsonl:1: " in told(bad)
     assert "have a text that is in" in told(DATA, tiny, "--valid", str(DATA))
     assert "has no config.json" in told(DATA, tmp_path)
-    other = save_random_checkpoint(tmp_path / "other", TINY)
-    (other / "tokenizer.json").write_bytes((tiny / "tokenizer.json").read_bytes())
-    assert "routed_scaling_factor 1.5" in told(DATA, other)
+    for field, fields in (("routed_scaling_factor 1.5", {}), ("gate_lower_bound -5.0", BOUNDED)):
+        other = save_random_checkpoint(tmp_path / field, TINY | fields)
+        (other / "tokenizer.json").write_bytes((tiny / "tokenizer.json").read_bytes())
+        assert field in told(DATA, other)
 
 
 def test_held_out_texts_are_in_no_step(tiny: Path, tmp_path: Path) -> None:
