@@ -15,6 +15,7 @@ from torch import Tensor
 from kernels.cpu import library as lib
 
 LANES, PANEL = 16, 32
+AT_ONCE = 1024  # rows that become bytes: a large matrix is not wanted in fp32 as well
 FP32, BF16, PAIRS, BYTES = range(4)  # matmul.h: Form
 
 
@@ -53,13 +54,16 @@ def _pack_pairs(weight: Tensor) -> Matrix:
 def pack_bytes(weight: Tensor) -> Matrix:
     """weight [out, in] -> its panels in int8: of each row the nearest multiples of its largest number's 127th part."""
     columns, depth = weight.shape
-    below, beside = -columns % PANEL, -depth % PANEL
-    scales = weight.abs().amax(1).float() / 127
-    whole = (weight / scales.clamp_min(torch.finfo(torch.float32).tiny)[:, None]).round_().to(torch.int8)
-    data = F.pad(whole, (0, beside, 0, below)).view(-1, PANEL, depth + beside).transpose(1, 2).contiguous()
-    scales = F.pad(scales, (0, below))
-    c = lib.Panels(data.data_ptr(), columns, depth, BYTES, scales.data_ptr())
-    return Matrix(columns, data, c, scales)
+    data = torch.zeros(_up(columns, PANEL) // PANEL, _up(depth, PANEL), PANEL, dtype=torch.int8)
+    scales = torch.zeros(_up(columns, PANEL))
+    for first in range(0, columns, AT_ONCE):
+        rows = weight[first : first + AT_ONCE]
+        steps = rows.abs().amax(1).float() / 127
+        whole = (rows / steps.clamp_min(torch.finfo(torch.float32).tiny)[:, None]).round_()
+        panels = F.pad(whole, (0, 0, 0, -len(rows) % PANEL)).view(-1, PANEL, depth)
+        data[first // PANEL :][: len(panels), :depth] = panels.transpose(1, 2)
+        scales[first : first + len(rows)] = steps
+    return Matrix(columns, data, lib.Panels(data.data_ptr(), columns, depth, BYTES, scales.data_ptr()), scales)
 
 
 def _up(n: int, unit: int) -> int:
