@@ -3,6 +3,9 @@
 `exact` products are fp32's; `rounded` ones round their rows to bf16 and have matrices of bf16, `bytes` ones of int8.
 """
 
+import random
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
@@ -224,6 +227,23 @@ def test_experts_give_what_the_definition_gives_in_any_company(variant, inner, r
         alone = before[start:stop].clone()
         add_experts(experts, alone, x[start:stop], *chosen(x[start:stop]))
         assert torch.equal(alone, y[start:stop])
+
+
+@pytest.mark.parametrize("threads", [2, 7])
+def test_tasks_are_done_once_each_whoever_comes_late(variant, threads):
+    """Thousands of small calls from two of Python's threads, with more threads than processors to take their tasks."""
+    set_threads(threads)
+    matrices = [pack(like_stored(columns, 128)) for columns in (300, 1000, 2100)]
+    rows = [torch.randn(count, 128) for count in (1, 3, 20)]
+    expected = {(i, j): matmul(x, w) for i, x in enumerate(rows) for j, w in enumerate(matrices)}
+
+    def wrong(seed):
+        draw = random.Random(seed)
+        places = [(draw.randrange(3), draw.randrange(3)) for _ in range(1000)]
+        return sum(not torch.equal(matmul(rows[i], matrices[j]), expected[i, j]) for i, j in places)
+
+    with ThreadPoolExecutor(2) as callers:
+        assert list(callers.map(wrong, (1, 2))) == [0, 0]
 
 
 @ROUNDED
