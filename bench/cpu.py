@@ -3,7 +3,7 @@
     python -m bench.cpu [--model lab/model] [--llama-bench BUILD/bin/llama-bench --gguf A.gguf B.gguf]
                         [--documents 4096 16384 65536] [--depths 0 16384 65536] [--rounds 3] [--out RESULT.json]
 
-A document is read from its first token to its last; 32 tokens are decoded behind a context of some depth (random
+A document is read from its first token to its last; 128 tokens are decoded behind a context of some depth (random
 latents of the right size: values do not change the cost). Every measurement is a process of its own, its peak memory
 noted, and the contenders take turns; medians are reported, with what share of the machine others had meanwhile. What
 takes a minute is done once. GGUF files are made by bench/llama_cpp_convert.py (docs/llama-cpp.md).
@@ -26,7 +26,7 @@ import torch
 from bench.where import where
 from engine import Engine, EngineConfig, SamplingParams, best_dtype, load_model
 
-DECODED, LONG, PLAIN_AT_MOST = 32, 40_000, 4096
+DECODED, LONG, PLAIN_AT_MOST = 128, 40_000, 4096
 
 
 @dataclass(frozen=True)
@@ -113,13 +113,14 @@ def parse() -> argparse.Namespace:
 def contenders(arguments: argparse.Namespace) -> list[Contender]:
     common = ["--model", str(arguments.model), "--threads", str(arguments.threads)]
     ours = [sys.executable, "-m", "bench.cpu", *common]
-    dtypes = ["bfloat16", "float32"] if best_dtype(arguments.model) == torch.bfloat16 else ["float32"]
+    rounded = ["int8", "bfloat16"] if best_dtype(arguments.model) == torch.bfloat16 else []
     found = [
-        *(Contender(f"shiori, {dtype}", [*ours, "--dtype", dtype, "--one"]) for dtype in dtypes),
+        *(Contender(f"shiori, {dtype}", [*ours, "--dtype", dtype, "--one"]) for dtype in [*rounded, "float32"]),
         Contender("shiori, PyTorch", [*ours, "--plain", "--one"], plain=True),
     ]
     for gguf in arguments.gguf:
         command = [str(arguments.llama_bench), "-m", str(gguf), "-t", str(arguments.threads), "-r", "1", "-o", "json"]
+        command += ["--repack", "0"]  # in AMX's layout Q8_0 of this architecture stops at an assertion
         found.append(Contender(f"llama.cpp, {gguf.stem}", command))
     return found
 

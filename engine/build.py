@@ -14,7 +14,7 @@ from engine.checkpoint import Checkpoint
 from engine.config import ModelConfig
 from engine.model import Head, Kda, KimiLinear, Layer, Mla, Mlp, Moe
 from kernels import Weight
-from kernels.cpu.ops import set_threads
+from kernels.cpu.ops import Pack, set_threads
 
 DENSE_EXPERTS = 4  # compute all experts when there are at most this many times the chosen ones
 
@@ -30,13 +30,22 @@ def build_model(
     dtype: torch.dtype,
     compiled_kernels: bool = True,
 ) -> KimiLinear:
-    """compiled_kernels: on a CPU where they were compiled; False for PyTorch's operations, whose bits differ."""
+    """compiled_kernels: on a CPU where they were compiled; False for PyTorch's operations, whose bits differ.
+
+    dtype: int8 is bfloat16 with the matrices in bytes; the compiled kernels alone have it (ValueError elsewhere).
+    """
     compile_ = compiled_kernels and compiled.suits(config, device, dtype)
+    if dtype == torch.int8 and not compile_:
+        raise ValueError(
+            "int8 needs the compiled CPU kernels (python -m kernels.cpu.build) and a model of widths that are "
+            "multiples of 16; float32, bfloat16 and float16 run without"
+        )
+    weights, dtype = dtype, torch.bfloat16 if dtype == torch.int8 else dtype
     if compile_:
         set_threads(torch.get_num_threads())
     triton = _runs_triton(config, device, dtype)
     top = _Take(tensors, "", device, dtype, plain=compile_ or triton, triton=triton)
-    of_layer, of_head = _forms(config, compile_, triton)
+    of_layer, of_head = _forms(config, compiled.pack_for(weights) if compile_ else None, triton)
     plain = (_layer(config, i, top.under(f"model.layers.{i}.")) for i in range(config.num_layers))
     layers = tuple(map(of_layer, plain))  # one by one: a layer's tensors go when its kernels have theirs
     # An untied embedding last: the head, until it is laid out, takes the memory that this one will.
@@ -44,7 +53,7 @@ def build_model(
     weight = top("lm_head.weight") if tied is None else tied
     head = of_head(Head(top("model.norm.weight"), weight, config.rms_norm_eps))
     embedding = top("model.embed_tokens.weight") if tied is None else tied
-    return KimiLinear(config, embedding, layers, head, compiled=compile_, triton=triton)
+    return KimiLinear(config, embedding, layers, head, weights, compiled=compile_, triton=triton)
 
 
 def _runs_triton(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> bool:
@@ -55,14 +64,16 @@ def _runs_triton(config: ModelConfig, device: torch.device, dtype: torch.dtype) 
     return gpu.suits(config, device, dtype)
 
 
-def _forms(config: ModelConfig, compile_: bool, triton: bool) -> tuple[Callable[[Layer], Any], Callable[[Head], Any]]:
-    """What the kernels make of a layer, and of the head."""
+def _forms(
+    config: ModelConfig, pack: Pack | None, triton: bool
+) -> tuple[Callable[[Layer], Any], Callable[[Head], Any]]:
+    """What the kernels make of a layer, and of the head. pack: of the compiled ones."""
     if triton:
         from engine import gpu
 
         return gpu.Layer.of, gpu.Head.of
-    if compile_:
-        return lambda layer: compiled.Layer.of(layer, config), compiled.Head.of
+    if pack:
+        return lambda layer: compiled.Layer.of(layer, config, pack), lambda head: compiled.Head.of(head, pack)
     return lambda layer: layer, lambda head: head
 
 

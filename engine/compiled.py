@@ -3,6 +3,8 @@
 Rows, states and every vector are fp32 here. A model in bf16 has its matrices and latents in bf16, and rows are rounded
 where they meet a matrix; the router, whose choice is discrete, and decoding's attention take them as they are.
 
+A model in int8 is one in bf16 whose larger matrices are held in bytes, a scale for each row (decision 6).
+
 A row's bits do not depend on the rows beside it here: batches need no padding, and sequences may share a forward.
 """
 
@@ -19,7 +21,7 @@ from engine.config import ModelConfig
 from engine.provenance import Tag
 from engine.rows import LatentPages, StateRows
 from kernels.cpu import library as lib
-from kernels.cpu.ops import LANES, PANEL, Experts, Matrix, call, matmul, pack, rms_norm
+from kernels.cpu.ops import LANES, PANEL, Experts, Matrix, Pack, call, matmul, pack, pack_bytes, rms_norm
 
 if TYPE_CHECKING:
     from engine import model as plain
@@ -35,8 +37,13 @@ def suits(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> bool
         config.qk_rope_head_dim,
         config.v_head_dim,
     )
-    known = device.type == "cpu" and dtype in (torch.float32, torch.bfloat16) and config.first_gates
+    known = device.type == "cpu" and dtype in (torch.float32, torch.bfloat16, torch.int8) and config.first_gates
     return known and all(size % LANES == 0 for size in sizes) and lib.library() is not None
+
+
+def pack_for(dtype: torch.dtype) -> Pack:
+    """How a model in this dtype has its matrices laid out."""
+    return pack_bytes if dtype == torch.int8 else pack
 
 
 def best_dtype(config: ModelConfig) -> torch.dtype:
@@ -66,7 +73,7 @@ class Kda:
     kept: tuple[Matrix | Tensor, ...]  # alive, since ``c`` points to them
 
     @classmethod
-    def of(cls, kda: "plain.Kda", norm: Tensor) -> "Kda":
+    def of(cls, kda: "plain.Kda", norm: Tensor, pack: Pack) -> "Kda":
         matrices = [pack(w.plain) for w in (kda.inward, kda.f_b, kda.g_b, kda.o_proj)]  # type: ignore[union-attr]
         vectors = [x.float() for x in (norm, kda.conv.T.contiguous(), kda.A_log, kda.dt_bias, kda.o_norm)]
         at, *others = [x.data_ptr() for x in vectors]
@@ -91,7 +98,7 @@ class Mla:
     kept: tuple[Matrix | Tensor, ...]
 
     @classmethod
-    def of(cls, mla: "plain.Mla", norm: Tensor, eps: float, config: ModelConfig) -> "Mla":
+    def of(cls, mla: "plain.Mla", norm: Tensor, eps: float, config: ModelConfig, pack: Pack) -> "Mla":
         matrices = [pack(mla.inward.plain), pack(mla.o_proj.plain)]
         vectors = [x.float() for x in (norm, mla.latent_norm, mla.kv_b.contiguous())]
         rounded = _by_pairs(mla, config.qk_nope_head_dim) if mla.kv_b.dtype == torch.bfloat16 else ()
@@ -124,13 +131,13 @@ class Ffn:
     kept: tuple[Any, ...]
 
     @classmethod
-    def of(cls, ffn: Any, norm: Tensor, eps: float) -> "Ffn":
+    def of(cls, ffn: Any, norm: Tensor, eps: float, pack: Pack) -> "Ffn":
         """Of a model.Mlp or model.Moe."""
         norm = norm.float()
         if not hasattr(ffn, "router"):
-            experts = Experts.of([], _swiglu(ffn))
+            experts = Experts.of([], _swiglu(ffn), pack)
             return cls(lib.Ffn(norm.data_ptr(), norm.numel(), None, None, _first(experts), eps=eps), (norm, experts))
-        experts = Experts.of(list(zip(ffn.w1, ffn.w3, ffn.w2, strict=True)), _swiglu(ffn.shared))
+        experts = Experts.of(list(zip(ffn.w1, ffn.w3, ffn.w2, strict=True)), _swiglu(ffn.shared), pack)
         router = ffn.router.float(), ffn.bias.float()
         choice = (experts.routed, ffn.top_k, ffn.renormalize, ffn.bias_in_weights, ffn.scale)
         at = [x.data_ptr() for x in router]
@@ -155,11 +162,11 @@ class Layer:
     ffn: Ffn
 
     @classmethod
-    def of(cls, layer: "plain.Layer", config: ModelConfig) -> "Layer":
-        ffn = Ffn.of(layer.ffn, layer.ffn_norm, layer.eps)
+    def of(cls, layer: "plain.Layer", config: ModelConfig, pack: Pack) -> "Layer":
+        ffn = Ffn.of(layer.ffn, layer.ffn_norm, layer.eps, pack)
         if layer.recurrent:
-            return cls(Kda.of(layer.mixer, layer.mixer_norm), ffn)  # type: ignore[arg-type]
-        return cls(Mla.of(layer.mixer, layer.mixer_norm, layer.eps, config), ffn)  # type: ignore[arg-type]
+            return cls(Kda.of(layer.mixer, layer.mixer_norm, pack), ffn)  # type: ignore[arg-type]
+        return cls(Mla.of(layer.mixer, layer.mixer_norm, layer.eps, config, pack), ffn)  # type: ignore[arg-type]
 
     @property
     def recurrent(self) -> bool:
@@ -179,7 +186,7 @@ class Head:
     eps: float
 
     @classmethod
-    def of(cls, head: "plain.Head") -> "Head":
+    def of(cls, head: "plain.Head", pack: Pack) -> "Head":
         return cls(head.norm.float(), pack(head.weight), head.eps)
 
     def logits(self, hidden: Tensor) -> Tensor:

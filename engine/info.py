@@ -44,7 +44,7 @@ def describe(model: KimiLinear, config: EngineConfig, pools: Pools, cache: Cache
 def _contract(model: KimiLinear, config: EngineConfig) -> dict[str, str]:
     """The compiled kernels give the same bits in any number of threads, in any company, and of fp32 on every processor;
     of bf16 on those that sum in the same order."""
-    common = {"dtype": str(model.dtype).removeprefix("torch."), "grid": str(config.grid)}
+    common = {"dtype": str(model.weights).removeprefix("torch."), "grid": str(config.grid)}
     if model.compiled:
         order = {"products": order_of_sums()} if model.dtype == torch.bfloat16 else {}
         return common | order | {"kernels": compiled.REVISION}

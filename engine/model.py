@@ -213,6 +213,7 @@ class KimiLinear:
     embedding: Tensor  # [vocab, D]
     layers: "tuple[Layer | compiled.Layer | gpu.Layer, ...]"
     head: "Head | compiled.Head | gpu.Head"
+    weights: torch.dtype  # of the matrices; int8: all else is as in bfloat16
     compiled: bool  # the layers are those of compiled.py
     triton: bool = False  # the layers are those of gpu.py
 

@@ -104,28 +104,34 @@ void some_rows(const uint16_t* x, int64_t ld_x, int64_t rows, const uint16_t* pa
     for (int64_t r = 0; r < rows; r++) std::copy_n(sums + r * PANEL, PANEL, y + r * ld_y);
 }
 
+/// Rows k and k + 1 of a panel, 16 columns from v · 16 on.
+struct Two { Vec even, odd; };
+inline Two two_rows(const uint16_t* panel, int64_t k, int v) {
+    const __m512i both = _mm512_loadu_si512(panel + k * PANEL + v * PANEL), odd = _mm512_set1_epi32(int(0xffff0000));
+    return {{_mm512_castsi512_ps(_mm512_slli_epi32(both, 16))}, {_mm512_castsi512_ps(_mm512_and_si512(both, odd))}};
+}
+inline Two two_rows(const int8_t* panel, int64_t k, int v) {
+    return {load_int8(panel + k * PANEL + v * LANES), load_int8(panel + (k + 1) * PANEL + v * LANES)};
+}
+
 /// One row by multiply-adds in the order of the tiles, which for one row of x mostly wait for their loads.
-template <int COUNT> void one_row(const uint16_t* x, const uint16_t* panels, int64_t depth, float* y) {
-    const __m512i odd_half = _mm512_set1_epi32(int(0xffff0000));
+template <int COUNT, class T> void one_row(const uint16_t* x, const T* panels, int64_t depth, float* y) {
     Vec sums[COUNT][2];
     clear(sums);
     for (int64_t k = 0; k < depth; k += DEEP) {
         Vec even[COUNT][2], odd[COUNT][2];
         clear(even), clear(odd);
         for (int64_t j = k; j < k + DEEP; j += 2) {
-            const __m512 first = _mm512_set1_ps(widened(x[j])), second = _mm512_set1_ps(widened(x[j + 1]));
+            const Vec first = set1(widened(x[j])), second = set1(widened(x[j + 1]));
             for (int p = 0; p < COUNT; p++)
                 for (int v = 0; v < 2; v++) {
-                    const __m512i w = _mm512_loadu_si512(panels + (p * depth + j) * PANEL + v * PANEL);
-                    const __m512 low = _mm512_castsi512_ps(_mm512_slli_epi32(w, 16));
-                    const __m512 high = _mm512_castsi512_ps(_mm512_and_si512(w, odd_half));
-                    even[p][v].v = _mm512_fmadd_ps(first, low, even[p][v].v);
-                    odd[p][v].v = _mm512_fmadd_ps(second, high, odd[p][v].v);
+                    const Two w = two_rows(panels + p * depth * PANEL, j, v);
+                    even[p][v] = fma(first, w.even, even[p][v]);
+                    odd[p][v] = fma(second, w.odd, odd[p][v]);
                 }
         }
         for (int p = 0; p < COUNT; p++)
-            for (int v = 0; v < 2; v++)
-                sums[p][v].v = _mm512_add_ps(sums[p][v].v, _mm512_add_ps(even[p][v].v, odd[p][v].v));
+            for (int v = 0; v < 2; v++) sums[p][v] = sums[p][v] + (even[p][v] + odd[p][v]);
     }
     for (int p = 0; p < COUNT; p++)
         for (int v = 0; v < 2; v++) store(y + p * PANEL + v * LANES, sums[p][v]);
@@ -203,7 +209,7 @@ void some_rows(const float* x, const float* panel, int64_t depth, float* y, int6
 
 #if defined(__AMX_BF16__) || defined(__AVX512BF16__)
 
-void one_row_of(int64_t count, const uint16_t* x, const uint16_t* panels, int64_t depth, float* y) {
+template <class T> void one_row_of(int64_t count, const uint16_t* x, const T* panels, int64_t depth, float* y) {
     switch (count) {
         case 4: return one_row<4>(x, panels, depth, y);
         case 3: return one_row<3>(x, panels, depth, y);
@@ -234,6 +240,11 @@ void product(const uint16_t* x, int64_t ld_x, int64_t rows, const uint16_t* pane
 }
 
 void product_of_one(const uint16_t* x, const uint16_t* panels, int64_t count, int64_t depth, float* y) {
+    const Flushing flushing;
+    one_row_of(count, x, panels, depth, y);
+}
+
+void product_of_one(const uint16_t* x, const int8_t* panels, int64_t count, int64_t depth, float* y) {
     const Flushing flushing;
     one_row_of(count, x, panels, depth, y);
 }
@@ -277,6 +288,26 @@ void product_of_one(const uint16_t* x, const uint16_t* panels, int64_t count, in
 }
 
 #endif
+
+#if !defined(__AMX_BF16__)
+
+void product_of_one(const uint16_t* x, const int8_t* panels, int64_t count, int64_t depth, float* y) {
+    thread_local std::vector<uint16_t> pairs;
+    if (int64_t(pairs.size()) < depth * PANEL) pairs.resize(depth * PANEL);
+    for (int64_t p = 0; p < count; p++) {
+        widen_panel(panels + p * depth * PANEL, depth, pairs.data());
+        product_of_one(x, pairs.data(), 1, depth, y + p * PANEL);
+    }
+}
+
+#endif
+
+void widen_panel(const int8_t* panel, int64_t depth, uint16_t* to) {
+    for (int64_t k = 0; k < depth; k += 2)
+        for (int v = 0; v < PANEL; v += LANES)
+            store_whole_pairs(to + k * PANEL + 2 * v, load_int8(panel + k * PANEL + v),
+                              load_int8(panel + (k + 1) * PANEL + v));
+}
 
 void round_row(const float* x, int64_t n, uint16_t* to) {
     int64_t whole = n / LANES * LANES;

@@ -31,6 +31,12 @@ void product(const uint16_t* x, int64_t ld_x, int64_t rows, const uint16_t* pane
 /// y [count, 32] = x [depth] · each of `count` <= 4 panels that lie one behind another: bits as product() has them.
 void product_of_one(const uint16_t* x, const uint16_t* panels, int64_t count, int64_t depth, float* y);
 
+/// The same for panels of int8 [depth][32]: a byte is a bf16 number.
+void product_of_one(const uint16_t* x, const int8_t* panels, int64_t count, int64_t depth, float* y);
+
+/// Such a panel as one of pairs.
+void widen_panel(const int8_t* panel, int64_t depth, uint16_t* to);
+
 /// The nearest bf16 of n floats, to even, and zeros behind them up to deep(n). Subnormal floats become zeros.
 void round_row(const float* x, int64_t n, uint16_t* to);
 
@@ -65,6 +71,16 @@ inline void store_pairs(uint16_t* to, Vec first, Vec second) {
     float x[LANES], y[LANES];
     store(x, first), store(y, second);
     for (int i = 0; i < LANES; i++) to[2 * i] = rounded(x[i]), to[2 * i + 1] = rounded(y[i]);
+#endif
+}
+
+/// The same of numbers that bf16 holds.
+inline void store_whole_pairs(uint16_t* to, Vec first, Vec second) {
+#if defined(__AVX512F__)
+    __m512i low = _mm512_srli_epi32(_mm512_castps_si512(first.v), 16);
+    _mm512_storeu_si512(to, _mm512_or_si512(low, _mm512_castps_si512(second.v)));
+#else
+    store_pairs(to, first, second);
 #endif
 }
 

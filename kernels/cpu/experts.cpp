@@ -19,13 +19,13 @@ struct Visit {
     std::vector<const float*> x;
     std::vector<float*> y;
     std::vector<float> weight;
-    float* hidden;           // [rows, inner], or where matrices are of pairs:
+    float* hidden;           // [rows, inner], or where rows are rounded:
     uint16_t* from;          // the rows themselves, rounded [rows, deep(width)]
     uint16_t* rounded;       // hidden, rounded [rows, deep(inner)]
 
     int64_t count() const { return x.size(); }
     int64_t inner() const { return expert->gate.columns; }
-    bool pairs() const { return expert->gate.form == PAIRS; }
+    bool rounds() const { return expert->gate.rounded(); }
     int64_t most() const { return (count() + bf16::BESIDE - 1) / bf16::BESIDE * bf16::BESIDE; }
 };
 
@@ -64,34 +64,36 @@ void rounded_units(const Visit& visit, int64_t panel, int64_t panels) {
     alignas(64) float gate[NEAR * 32], up[NEAR * 32];  // or a single row's four panels
     const Panels &gates = visit.expert->gate, &ups = visit.expert->up;
     int64_t deep = bf16::deep(gates.depth), inner = bf16::deep(visit.inner());
+    int64_t last = std::min(panel + panels, panels_of(visit.inner()));
     const bf16::Tiles tiles(visit.count());
     if (visit.count() == 1) {
-        int64_t count = std::min(panels, panels_of(visit.inner()) - panel), at = panel * deep * 32;
-        bf16::product_of_one(visit.from, static_cast<const uint16_t*>(gates.data) + at, count, deep, gate);
-        bf16::product_of_one(visit.from, static_cast<const uint16_t*>(ups.data) + at, count, deep, up);
-        for (int64_t u = 0; u < count * 32; u += LANES)
+        multiply_one(gates, panel, last - panel, visit.from, gate);
+        multiply_one(ups, panel, last - panel, visit.from, up);
+        for (int64_t u = 0; u < (last - panel) * 32; u += LANES)
             bf16::store_rounded(visit.rounded + panel * 32 + u,
                                 silu(load(gate + u)) * load(up + u) * set1(visit.weight[0]));
         return;
     }
-    for (int64_t p = panel; p < std::min(panel + panels, panels_of(visit.inner())); p++)
+    for (int64_t p = panel; p < last; p++) {
+        const uint16_t *gate_pairs = pairs_of(gates, p, 0), *up_pairs = pairs_of(ups, p, 1);
         for (int64_t done = 0; done < visit.count(); done += NEAR) {
             int64_t count = std::min(NEAR, visit.count() - done);
             const uint16_t* x = visit.from + done * deep;
-            bf16::product(x, deep, count, static_cast<const uint16_t*>(gates.data) + p * deep * 32, deep, gate, 32);
-            bf16::product(x, deep, count, static_cast<const uint16_t*>(ups.data) + p * deep * 32, deep, up, 32);
+            multiply_panel_of(gates, p, gate_pairs, x, count, gate, 32);
+            multiply_panel_of(ups, p, up_pairs, x, count, up, 32);
             for (int64_t i = 0; i < count; i++)
                 for (int64_t u = 0; u < 32; u += LANES)
                     bf16::store_rounded(visit.rounded + (done + i) * inner + p * 32 + u,
                                         silu(load(gate + i * 32 + u)) * load(up + i * 32 + u) *
                                             set1(visit.weight[done + i]));
         }
+    }
 }
 
 void add_outputs(const Visit& visit, int64_t panel, int64_t panels) {
-    if (visit.pairs())
-        return multiply_pairs(visit.rounded, {nullptr, visit.y.data(), visit.count()}, visit.expert->down, panel,
-                              panels, true);
+    if (visit.rounds())
+        return multiply_rounded(visit.rounded, {nullptr, visit.y.data(), visit.count()}, visit.expert->down, panel,
+                                panels, true);
     thread_local std::vector<const float*> hidden;
     int64_t count = visit.count();
     hidden.resize(count);
@@ -120,7 +122,7 @@ std::vector<Visit> visits_of(const float* x, int64_t ld_x, int64_t rows, const i
 
 /// Memory for what the visits' rows become. Rounded: the rows of x once, then of each visit its own, side by side.
 void give_memory(std::vector<Visit>& visits, const float* x, int64_t ld_x, int64_t rows) {
-    if (!visits[0].pairs()) {
+    if (!visits[0].rounds()) {
         int64_t size = 0;
         for (auto& visit : visits) size += visit.count() * visit.inner();
         float* hidden = scratch<float>(size);
@@ -195,7 +197,7 @@ extern "C" void shiori_experts(const float* x, int64_t ld_x, int64_t rows, const
     }
     parallel_if_worth(2 * size * width, int(tasks.size()), [&](int i) {
         auto [visit, panel] = tasks[i];
-        if (visit->pairs()) rounded_units(*visit, panel, group);
+        if (visit->rounds()) rounded_units(*visit, panel, group);
         else inner_units(*visit, panel, group);
     });
     parallel_if_worth(size * width, int(tasks_of(width, rows)), [&](int task) {  // a column is one task's: no races

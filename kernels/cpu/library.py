@@ -24,7 +24,7 @@ _NEEDS = {  # flags of /proc/cpuinfo, as -march of build.py means them
 class Panels(ctypes.Structure):
     """matmul.h: a matrix in panels of 32 columns."""
 
-    _fields_ = [("data", POINTER), ("columns", INT), ("depth", INT), ("form", INT)]
+    _fields_ = [("data", POINTER), ("columns", INT), ("depth", INT), ("form", INT), ("scales", POINTER)]
 
 
 class Expert(ctypes.Structure):

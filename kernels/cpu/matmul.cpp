@@ -91,17 +91,25 @@ void one_panel(const Rows& rows, const Panels& w, int64_t number, bool add) {
 
 constexpr int64_t NEAR = 64;  // rows whose results of a panel stay in L1
 
-void one_panel_of_pairs(const uint16_t* x, const Rows& rows, const uint16_t* panel, int64_t deep, int64_t first,
-                        int64_t columns, bool add) {
+void scale_sums(const float* scales, int64_t rows, int64_t columns, float* y, int64_t ld_y) {
+    for (int64_t r = 0; scales && r < rows; r++)
+        for (int64_t v = 0; v < columns; v += LANES) store(y + r * ld_y + v, load(y + r * ld_y + v) * load(scales + v));
+}
+
+const float* scales_of(const Panels& w, int64_t panel) { return w.form == BYTES ? w.scales + panel * PANEL : nullptr; }
+
+void one_rounded_panel(const uint16_t* x, const Rows& rows, const Panels& w, int64_t panel, bool add) {
     alignas(64) float y[NEAR * PANEL];
-    if (!add && rows.apart && columns - first >= PANEL)
-        return bf16::product(x, deep, rows.count, panel, deep, rows.y[0] + first, rows.apart);
+    int64_t first = panel * PANEL, deep = bf16::deep(w.depth);
+    const uint16_t* pairs = pairs_of(w, panel);
+    if (!add && rows.apart && w.columns - first >= PANEL)
+        return multiply_panel_of(w, panel, pairs, x, rows.count, rows.y[0] + first, rows.apart);
     for (int64_t done = 0; done < rows.count; done += NEAR) {
         int64_t count = std::min(NEAR, rows.count - done);
-        bf16::product(x + done * deep, deep, count, panel, deep, y, PANEL);
+        multiply_panel_of(w, panel, pairs, x + done * deep, count, y, PANEL);
         for (int64_t r = 0; r < count; r++)
             for (int64_t v = 0; v < PANEL; v += LANES)
-                put(rows.y[done + r] + first + v, load(y + r * PANEL + v), columns - first - v, add);
+                put(rows.y[done + r] + first + v, load(y + r * PANEL + v), w.columns - first - v, add);
     }
 }
 
@@ -115,19 +123,40 @@ uint16_t* rounded_rows(int64_t rows, int64_t depth) {
 
 }  // namespace
 
-void multiply_pairs(const uint16_t* x, const Rows& rows, const Panels& w, int64_t first, int64_t count, bool add) {
-    int64_t deep = bf16::deep(w.depth), last = std::min(first + count, panels_of(w.columns));
-    const uint16_t* panels = static_cast<const uint16_t*>(w.data);
+const uint16_t* pairs_of(const Panels& w, int64_t panel, int which) {
+    int64_t size = bf16::deep(w.depth) * PANEL;
+    if (w.form == PAIRS) return static_cast<const uint16_t*>(w.data) + panel * size;
+    thread_local std::vector<uint16_t> kept[2];
+    if (int64_t(kept[which].size()) < size) kept[which].resize(size);
+    bf16::widen_panel(static_cast<const int8_t*>(w.data) + panel * size, bf16::deep(w.depth), kept[which].data());
+    return kept[which].data();
+}
+
+void multiply_panel_of(const Panels& w, int64_t panel, const uint16_t* pairs, const uint16_t* x, int64_t rows, float* y,
+                       int64_t ld_y) {
+    int64_t deep = bf16::deep(w.depth);
+    bf16::product(x, deep, rows, pairs, deep, y, ld_y);
+    scale_sums(scales_of(w, panel), rows, PANEL, y, ld_y);
+}
+
+void multiply_one(const Panels& w, int64_t first, int64_t count, const uint16_t* x, float* y) {
+    int64_t deep = bf16::deep(w.depth), at = first * deep * PANEL;
+    if (w.form == BYTES) bf16::product_of_one(x, static_cast<const int8_t*>(w.data) + at, count, deep, y);
+    else bf16::product_of_one(x, static_cast<const uint16_t*>(w.data) + at, count, deep, y);
+    scale_sums(scales_of(w, first), 1, count * PANEL, y, 0);
+}
+
+void multiply_rounded(const uint16_t* x, const Rows& rows, const Panels& w, int64_t first, int64_t count, bool add) {
+    int64_t last = std::min(first + count, panels_of(w.columns));
     const bf16::Tiles tiles(rows.count);
     if (rows.count == 1) {
         alignas(64) float y[4 * PANEL];
-        bf16::product_of_one(x, panels + first * deep * PANEL, last - first, deep, y);
+        multiply_one(w, first, last - first, x, y);
         for (int64_t v = 0; v < (last - first) * PANEL; v += LANES)
             put(rows.y[0] + first * PANEL + v, load(y + v), w.columns - first * PANEL - v, add);
         return;
     }
-    for (int64_t panel = first; panel < last; panel++)
-        one_panel_of_pairs(x, rows, panels + panel * deep * PANEL, deep, panel * PANEL, w.columns, add);
+    for (int64_t panel = first; panel < last; panel++) one_rounded_panel(x, rows, w, panel, add);
 }
 
 void multiply_panels(const Rows& rows, const Panels& w, int64_t first, int64_t count, bool add) {
@@ -145,10 +174,10 @@ extern "C" void shiori_matmul(const float* x, int64_t ld_x, int64_t rows, const 
     for (int64_t i = 0; i < rows; i++) from[i] = x + i * ld_x, to[i] = y + i * ld_y;
     Rows all{from.data(), to.data(), rows, ld_y};
     int64_t group = panels_a_task(rows);
-    uint16_t* rounded = w->form == PAIRS ? rounded_rows(rows, w->depth) : nullptr;
+    uint16_t* rounded = w->rounded() ? rounded_rows(rows, w->depth) : nullptr;
     if (rounded) bf16::round_rows(x, ld_x, rows, w->depth, rounded);
     parallel_if_worth(rows * w->depth * w->columns, int(tasks_of(w->columns, rows)), [&](int task) {
-        if (rounded) multiply_pairs(rounded, all, *w, task * group, group, add);
+        if (rounded) multiply_rounded(rounded, all, *w, task * group, group, add);
         else multiply_panels(all, *w, task * group, group, add);
     });
 }

@@ -7,12 +7,16 @@ enum Form : int64_t {
     FP32 = 0,
     BF16 = 1,   // stored as bf16, widened on the way in: rows of x are fp32
     PAIRS = 2,  // [depth / 2][32][2] bf16, the depth filled up with zeros to a multiple of 32: rows of x are rounded (bf16.h)
+    BYTES = 3,  // [depth filled up as for pairs][32] int8, and a scale for every column: rows of x are rounded
 };
 
 struct Panels {
     const void* data;  // [ceil(columns / 32)][depth][32], bf16 (as uint16) or fp32
     int64_t columns, depth;
     int64_t form;
+    const float* scales;  // of bytes: [ceil(columns / 32) · 32]
+
+    bool rounded() const { return form == PAIRS || form == BYTES; }
 };
 
 /// Where a row of a product comes from and where it goes.
@@ -35,5 +39,15 @@ inline int64_t tasks_of(int64_t columns, int64_t rows) {
 /// y += x W. Runs in the calling thread.
 void multiply_panels(const Rows& rows, const Panels& w, int64_t first, int64_t count, bool add);
 
-/// The same for a matrix of pairs: x [count, depth] rounded, filled up as bf16.h says; rows.x is not looked at.
-void multiply_pairs(const uint16_t* x, const Rows& rows, const Panels& w, int64_t first, int64_t count, bool add);
+/// The same by rounded rows: x [count, depth] filled up as bf16.h says; rows.x is not looked at.
+void multiply_rounded(const uint16_t* x, const Rows& rows, const Panels& w, int64_t first, int64_t count, bool add);
+
+/// A panel of pairs: where it lies, or widened from bytes into this thread's memory, ``which`` of two.
+const uint16_t* pairs_of(const Panels& w, int64_t panel, int which = 0);
+
+/// y [rows, 32] = x times that panel, which pairs_of() gave: every sum times its column's scale.
+void multiply_panel_of(const Panels& w, int64_t panel, const uint16_t* pairs, const uint16_t* x, int64_t rows, float* y,
+                       int64_t ld_y);
+
+/// y [count, 32] = a single row x times `count` <= 4 panels from `first` on.
+void multiply_one(const Panels& w, int64_t first, int64_t count, const uint16_t* x, float* y);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 #include "bf16.h"
@@ -88,6 +89,23 @@ void attend(const Group& group, const Keys& keys);
 /// One row's scores [count] become weights; its maximum, mass and sum follow. Scores from `seen` on count as -inf.
 /// There must be room up to the next multiple of 16.
 void weigh(float* scores, int64_t seen, int64_t count, const State& row);
+
+/// The same by e^x as `power` has it, each 16 weights handed to `keep`; most: a multiple of 16 for which there is room.
+template <class Power, class Keep>
+void weigh_as(float* scores, int64_t seen, int64_t most, const State& row, const Power& power, const Keep& keep) {
+    for (int64_t k = seen; k < most; k++) scores[k] = -std::numeric_limits<float>::infinity();
+    Vec high = set1(*row.peak);
+    for (int64_t k = 0; k < most; k += LANES) high = max(load(scores + k), high);
+    float top = largest(high);
+    if (top != *row.peak) fade(row, top);
+    Vec mass = zero(), peak = set1(top);
+    for (int64_t k = 0; k < most; k += LANES) {
+        Vec weight = power(load(scores + k) - peak);
+        keep(k, weight);
+        mass = mass + weight;
+    }
+    store(row.mass, load(row.mass) + mass);
+}
 
 /// y [rows, 32] = x [rows, depth] · panel [depth][32], or with `go_on` the same chains of sums going on from y.
 void product(const float* x, int64_t ld_x, int64_t rows, const float* panel, int64_t depth, float* y, int64_t ld_y,

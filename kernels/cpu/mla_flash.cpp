@@ -90,18 +90,8 @@ void begin(const State& state, int64_t rows) {
 }
 
 void weigh(float* scores, int64_t seen, int64_t count, const State& row) {
-    for (int64_t k = seen; k < round_up(count, LANES); k++) scores[k] = -std::numeric_limits<float>::infinity();
-    Vec high = set1(*row.peak);
-    for (int64_t k = 0; k < count; k += LANES) high = max(load(scores + k), high);
-    float top = largest(high);
-    if (top != *row.peak) fade(row, top);
-    Vec mass = zero(), peak = set1(top);
-    for (int64_t k = 0; k < count; k += LANES) {
-        Vec weight = exp(load(scores + k) - peak);
-        store(scores + k, weight);
-        mass = mass + weight;
-    }
-    store(row.mass, load(row.mass) + mass);
+    auto power = [](Vec x) { return exp(x); };
+    weigh_as(scores, seen, round_up(count, LANES), row, power, [&](int64_t k, Vec weight) { store(scores + k, weight); });
 }
 
 void attend(const Group& group, const Keys& keys) {

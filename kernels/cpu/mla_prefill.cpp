@@ -1,24 +1,13 @@
 // MLA attention of many rows: a block's keys and values are expanded from the latents once for all rows of the call.
-//
-// Blocks lie at multiples of BLOCK from the sequence's start and rows go in chunks from the call's first row, so a row
-// meets the same keys in the same steps wherever the call was cut. A chunk looks no further than its last row's key.
-#include <algorithm>
 #include <cstring>
 
-#include "mla.h"
-#include "pool.h"
-#include "tile.h"
+#include "mla_blocks.h"
 
 namespace mla {
 
 namespace {
 
-constexpr int64_t BLOCK = 512;       // keys expanded at a time, of all heads
-constexpr int64_t PART = 128;        // of these in one task
-constexpr int64_t MOST_ROWS = 1024;  // rows that share an expansion: bounds the scratch, whatever T is
-static_assert(BLOCK % STEP == 0 && MOST_ROWS % CHUNK == 0);
-
-/// Everything that lies in the calling thread's scratch while some rows are read. C: V rounded up to whole panels.
+/// C: V rounded up to whole panels.
 struct Reading {
     const Call& call;
     int64_t rows, first;  // the sequence's position of row 0
@@ -31,7 +20,6 @@ struct Reading {
 
     int64_t columns() const { return state.columns; }
     int64_t length() const { return first + rows; }
-    int64_t chunks() const { return (rows + CHUNK - 1) / CHUNK; }
 };
 
 void scale_queries(const Reading& reading, const float* q, int64_t head) {
@@ -50,6 +38,11 @@ void lay_out_values(const Reading& reading, int64_t head) {
     for (int64_t v = 0; v < reading.columns(); v++)
         for (int64_t c = 0; c < R; c++)
             panels[(v / PANEL * R + c) * PANEL + v % PANEL] = v < V ? rows[v * R + c] : 0.0f;
+}
+
+void prepare(const Reading& reading, const float* q, int64_t head) {
+    scale_queries(reading, q, head);
+    lay_out_values(reading, head);
 }
 
 /// Keys [N + r][32] of one head: the expanded part, then what all heads share.
@@ -72,18 +65,13 @@ void expand_values(const Reading& reading, int64_t head, int64_t start, int64_t 
     }
 }
 
-void expand(const Reading& reading, int64_t start, int64_t stop) {
-    int64_t parts = (stop - start + PART - 1) / PART, panels = (stop - start + PANEL - 1) / PANEL;
-    parallel(int(panels), [&](int panel) {
-        transpose(reading.call, start + panel * PANEL, stop, reading.latents + panel * reading.call.width() * PANEL);
-    });
-    parallel(int(reading.call.h * parts), [&](int task) {
-        int64_t head = task / parts, from = task % parts * (PART / PANEL);
-        for (int64_t panel = from; panel < std::min(panels, from + PART / PANEL); panel++) {
-            expand_keys(reading, head, panel);
-            expand_values(reading, head, start, panel);
-        }
-    });
+void lay_out(const Reading& reading, int64_t start, int64_t stop, int64_t panel) {
+    transpose(reading.call, start + panel * PANEL, stop, reading.latents + panel * reading.call.width() * PANEL);
+}
+
+void expand_panel(const Reading& reading, int64_t head, int64_t start, int64_t panel) {
+    expand_keys(reading, head, panel);
+    expand_values(reading, head, start, panel);
 }
 
 void attend_chunk(const Reading& reading, int64_t start, int64_t head, int64_t chunk) {
@@ -95,16 +83,6 @@ void attend_chunk(const Reading& reading, int64_t start, int64_t head, int64_t c
     const float* v = reading.v + head * reading.columns() * BLOCK;
     for (int64_t key = start; key < stop; key += STEP)
         attend(group, {key, std::min(key + STEP, stop), k + (key - start) * width, v + (key - start) * PANEL, BLOCK});
-}
-
-void finish(const Reading& reading, int64_t head, float* o) {
-    int64_t V = reading.call.V;
-    for (int64_t i = 0; i < reading.rows; i++) {
-        State row = reading.state.from(head * reading.rows + i);
-        float whole = sum(load(row.mass));
-        float* to = o + i * reading.call.ld_o + head * V;
-        for (int64_t v = 0; v < V; v++) to[v] = row.acc[v] / whole;
-    }
 }
 
 /// Lays the scratch out in one allocation of the calling thread.
@@ -121,26 +99,10 @@ Reading reading_of(const Call& call, int64_t rows, int64_t first) {
     return {call, rows, first, at[0], at[1], at[2], at[3], at[4], {at[7], at[6], at[5], columns}};
 }
 
-void some_rows(const Call& call, const float* q, int64_t rows, int64_t first, float* o) {
-    Reading reading = reading_of(call, rows, first);
-    begin(reading.state, call.h * rows);
-    parallel(int(call.h), [&](int head) {
-        scale_queries(reading, q, head);
-        lay_out_values(reading, head);
-    });
-    for (int64_t start = 0; start < reading.length(); start += BLOCK) {
-        expand(reading, start, std::min(start + BLOCK, reading.length()));
-        parallel(int(call.h * reading.chunks()),
-                 [&](int task) { attend_chunk(reading, start, task / reading.chunks(), task % reading.chunks()); });
-    }
-    parallel(int(call.h), [&](int head) { finish(reading, head, o); });
-}
-
 }  // namespace
 
 void expanded(const Call& call, const float* q, int64_t T, int64_t length, float* o) {
-    for (int64_t t = 0; t < T; t += MOST_ROWS)
-        some_rows(call, q + t * call.ld_q, std::min(MOST_ROWS, T - t), length - T + t, o + t * call.ld_o);
+    read_in_blocks(call, q, T, length, o, reading_of);
 }
 
 }  // namespace mla

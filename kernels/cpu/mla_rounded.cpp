@@ -2,13 +2,7 @@
 //
 // The same blocks, chunks and steps, so a row's bits are as independent of the call; the sum over keys goes on from
 // step to step, since each product (bf16.h) adds sums of its own.
-#include <algorithm>
-#include <cstring>
-#include <limits>
-
-#include "mla.h"
-#include "pool.h"
-#include "tile.h"
+#include "mla_blocks.h"
 
 namespace mla {
 
@@ -17,14 +11,11 @@ namespace {
 using bf16::deep;
 using Words = const float*;  // rows of bf16 taken as words of two
 
-constexpr int64_t BLOCK = 512;       // keys expanded at a time, of all heads
-constexpr int64_t PART = 128;        // of these in one task
-constexpr int64_t MOST_ROWS = 1024;  // rows that share an expansion: bounds the scratch, whatever T is
 constexpr int64_t NEAR = 32;         // rows whose scores of a step are in L1 together with their weights
 constexpr int64_t PAIR = 2 * PANEL;  // numbers of two rows of a panel
-static_assert(BLOCK % STEP == 0 && MOST_ROWS % CHUNK == 0 && STEP % bf16::DEEP == 0);
+static_assert(STEP % bf16::DEEP == 0);
 
-/// What lies in the calling thread's scratch while some rows are read. C: V rounded up to whole panels.
+/// C: V rounded up to whole panels.
 struct Reading {
     const Call& call;
     int64_t rows, first;  // the sequence's position of row 0
@@ -36,8 +27,6 @@ struct Reading {
     State state;          // [h, rows]
 
     int64_t columns() const { return state.columns; }
-    int64_t length() const { return first + rows; }
-    int64_t chunks() const { return rows / CHUNK; }
     int64_t depth() const { return deep(call.key_width()); }
     uint16_t* key_panel(int64_t head, int64_t panel) const {
         return k + (head * (BLOCK / PANEL) + panel) * depth() * PANEL;
@@ -45,7 +34,7 @@ struct Reading {
     uint16_t* value_panel(int64_t head, int64_t c) const { return v + (head * columns() + c) * BLOCK; }
 };
 
-void round_queries(const Reading& reading, const float* q, int64_t head) {
+void prepare(const Reading& reading, const float* q, int64_t head) {
     int64_t width = reading.call.key_width();
     Vec scale = set1(reading.call.scale);
     for (int64_t i = 0; i < reading.rows; i++) {
@@ -107,20 +96,10 @@ void expand_values(const Reading& reading, int64_t head, int64_t panel) {
     }
 }
 
-void expand(const Reading& reading, int64_t start, int64_t stop) {
-    int64_t parts = (stop - start + PART - 1) / PART, panels = (stop - start + PANEL - 1) / PANEL;
-    parallel(int(parts), [&](int part) {
-        for (int64_t panel = part * (PART / PANEL); panel < std::min(panels, (part + 1) * (PART / PANEL)); panel++)
-            lay_out(reading, start, stop, panel);
-    });
-    parallel(int(reading.call.h * parts), [&](int task) {
-        const bf16::Tiles tiles;
-        int64_t head = task / parts, from = task % parts * (PART / PANEL);
-        for (int64_t panel = from; panel < std::min(panels, from + PART / PANEL); panel++) {
-            expand_keys(reading, head, panel);
-            expand_values(reading, head, panel);
-        }
-    });
+void expand_panel(const Reading& reading, int64_t head, int64_t, int64_t panel) {
+    const bf16::Tiles tiles;
+    expand_keys(reading, head, panel);
+    expand_values(reading, head, panel);
 }
 
 /// Rows that go through the keys together.
@@ -139,21 +118,10 @@ Vec exp_to_round(Vec x) {
     return zero_where_below(times_power_of_two(p, n), x, lowest);
 }
 
-/// weigh() of one row, its weights rounded into `to` as well, with zeros up to a multiple of 32.
+/// weigh() of one row, its weights rounded into `to` instead, with zeros up to a multiple of 32.
 void weigh_rounded(float* scores, int64_t seen, int64_t count, const State& row, uint16_t* to) {
-    int64_t most = round_up(count, bf16::DEEP);
-    for (int64_t k = seen; k < most; k++) scores[k] = -std::numeric_limits<float>::infinity();
-    Vec high = set1(*row.peak);
-    for (int64_t k = 0; k < most; k += LANES) high = max(load(scores + k), high);
-    float top = largest(high);
-    if (top != *row.peak) fade(row, top);
-    Vec mass = zero(), peak = set1(top);
-    for (int64_t k = 0; k < most; k += LANES) {
-        Vec weight = exp_to_round(load(scores + k) - peak);
-        bf16::store_rounded(to + k, weight);
-        mass = mass + weight;
-    }
-    store(row.mass, load(row.mass) + mass);
+    auto keep = [&](int64_t k, Vec weight) { bf16::store_rounded(to + k, weight); };
+    weigh_as(scores, seen, round_up(count, bf16::DEEP), row, exp_to_round, keep);
 }
 
 /// Keys start .. stop of a block that begins at `block`.
@@ -185,16 +153,6 @@ void attend_chunk(const Reading& reading, int64_t block, int64_t head, int64_t c
         }
 }
 
-void finish(const Reading& reading, int64_t head, float* o) {
-    int64_t V = reading.call.V;
-    for (int64_t i = 0; i < reading.rows; i++) {
-        State row = reading.state.from(head * reading.rows + i);
-        float whole = sum(load(row.mass));
-        float* to = o + i * reading.call.ld_o + head * V;
-        for (int64_t v = 0; v < V; v++) to[v] = row.acc[v] / whole;
-    }
-}
-
 Reading reading_of(const Call& call, int64_t rows, int64_t first) {
     thread_local std::vector<float> floats;
     thread_local std::vector<uint16_t> halves;
@@ -210,23 +168,10 @@ Reading reading_of(const Call& call, int64_t rows, int64_t first) {
     return {call, rows, first, at[0], at[1], at[2], at[3], at[4], {mass + h * rows * LANES, mass, acc, columns}};
 }
 
-void some_rows(const Call& call, const float* q, int64_t rows, int64_t first, float* o) {
-    Reading reading = reading_of(call, rows, first);
-    begin(reading.state, call.h * rows);
-    parallel(int(call.h), [&](int head) { round_queries(reading, q, head); });
-    for (int64_t start = 0; start < reading.length(); start += BLOCK) {
-        expand(reading, start, std::min(start + BLOCK, reading.length()));
-        parallel(int(call.h * reading.chunks()),
-                 [&](int task) { attend_chunk(reading, start, task / reading.chunks(), task % reading.chunks()); });
-    }
-    parallel(int(call.h), [&](int head) { finish(reading, head, o); });
-}
-
 }  // namespace
 
 void expanded_rounded(const Call& call, const float* q, int64_t T, int64_t length, float* o) {
-    for (int64_t t = 0; t < T; t += MOST_ROWS)
-        some_rows(call, q + t * call.ld_q, std::min(MOST_ROWS, T - t), length - T + t, o + t * call.ld_o);
+    read_in_blocks(call, q, T, length, o, reading_of);
 }
 
 }  // namespace mla

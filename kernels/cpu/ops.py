@@ -4,16 +4,19 @@ They trust their shapes: engine/compiled.py checks a model's sizes once, when it
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from kernels.cpu import library as lib
 
 LANES, PANEL = 16, 32
-FP32, BF16, PAIRS = range(3)  # matmul.h: Form
+AT_ONCE = 1024  # rows that become bytes: a large matrix is not wanted in fp32 as well
+FP32, BF16, PAIRS, BYTES = range(4)  # matmul.h: Form
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,10 @@ class Matrix:
     columns: int
     data: Tensor  # keeps alive what ``c`` points to
     c: lib.Panels
+    scales: Tensor | None = None
+
+
+Pack = Callable[[Tensor], Matrix]
 
 
 def pack(weight: Tensor) -> Matrix:
@@ -42,6 +49,21 @@ def _pack_pairs(weight: Tensor) -> Matrix:
     data = torch.empty(_up(columns, PANEL) * _up(depth, PANEL), dtype=torch.bfloat16)
     call("pack_pairs", weight.data_ptr(), columns, depth, data.data_ptr())
     return Matrix(columns, data, lib.Panels(data.data_ptr(), columns, depth, PAIRS))
+
+
+def pack_bytes(weight: Tensor) -> Matrix:
+    """weight [out, in] -> its panels in int8: of each row the nearest multiples of its largest number's 127th part."""
+    columns, depth = weight.shape
+    data = torch.zeros(_up(columns, PANEL) // PANEL, _up(depth, PANEL), PANEL, dtype=torch.int8)
+    scales = torch.zeros(_up(columns, PANEL))
+    for first in range(0, columns, AT_ONCE):
+        rows = weight[first : first + AT_ONCE]
+        steps = rows.abs().amax(1).float() / 127
+        whole = (rows / steps.clamp_min(torch.finfo(torch.float32).tiny)[:, None]).round_()
+        panels = F.pad(whole, (0, 0, 0, -len(rows) % PANEL)).view(-1, PANEL, depth)
+        data[first // PANEL :][: len(panels), :depth] = panels.transpose(1, 2)
+        scales[first : first + len(rows)] = steps
+    return Matrix(columns, data, lib.Panels(data.data_ptr(), columns, depth, BYTES, scales.data_ptr()), scales)
 
 
 def _up(n: int, unit: int) -> int:
@@ -80,7 +102,9 @@ class Experts:
     c: Any  # an array of lib.Expert
 
     @classmethod
-    def of(cls, routed: list[tuple[Tensor, Tensor, Tensor]], shared: tuple[Tensor, Tensor, Tensor]) -> "Experts":
+    def of(
+        cls, routed: list[tuple[Tensor, Tensor, Tensor]], shared: tuple[Tensor, Tensor, Tensor], pack: Pack = pack
+    ) -> "Experts":
         packed = tuple(tuple(map(pack, expert)) for expert in [*routed, shared])
         array = (lib.Expert * len(packed))(*(lib.Expert(*(matrix.c for matrix in expert)) for expert in packed))
         return cls(packed, len(routed), array)

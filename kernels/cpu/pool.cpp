@@ -3,6 +3,7 @@
 #include <atomic>
 #include <memory>
 #include <mutex>
+#include <sched.h>
 #include <thread>
 #include <unistd.h>
 #include <vector>
@@ -18,6 +19,18 @@ namespace {
 
 // Some 20 us: longer than Python needs between two operations of a token, far shorter than a scheduler's turn.
 constexpr int SPINS = 600;
+
+/// Moves the calling thread to another processor, if it may run on one. Who is woken tends to be put beside the one
+/// that woke it, and there runs only while that one sleeps: two threads on one processor, each waiting for the other.
+void leave(int processor) {
+    cpu_set_t all, others;
+    if (sched_getaffinity(0, sizeof(all), &all)) return;
+    others = all;
+    CPU_CLR(processor, &others);
+    if (CPU_COUNT(&others) == 0) return;
+    sched_setaffinity(0, sizeof(others), &others);
+    sched_setaffinity(0, sizeof(all), &all);
+}
 
 class Pool {
 public:
@@ -36,13 +49,11 @@ public:
             for (int i = 0; i < count; i++) task(i);
             return;
         }
-        task_ = &task;
-        count_ = count;
-        next_ = 0;
-        busy_ = int(workers_.size());
+        task_ = &task, count_ = count, done_ = 0, caller_ = sched_getcpu();
+        left_.store(count, std::memory_order_release);
         begin();
         take();
-        for (int left; (left = busy_.load(std::memory_order_acquire));) wait(busy_, left);
+        for (int done; (done = done_.load(std::memory_order_acquire)) < count;) wait(done_, done);
     }
 
     int threads() const { return int(workers_.size()) + 1; }
@@ -62,8 +73,15 @@ private:
         epoch_.notify_all();
     }
 
+    /// Until none is left. The caller waits for tasks that were taken, not for threads that have yet to wake.
     void take() {
-        for (int i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < count_;) (*task_)(i);
+        for (int left = left_.load(std::memory_order_acquire); left > 0;) {
+            if (!left_.compare_exchange_weak(left, left - 1, std::memory_order_acq_rel)) continue;
+            const int count = count_;
+            (*task_)(count - left);
+            if (done_.fetch_add(1, std::memory_order_acq_rel) + 1 == count) done_.notify_all();
+            left = left_.load(std::memory_order_acquire);
+        }
     }
 
     void work() {
@@ -71,15 +89,15 @@ private:
             wait(epoch_, seen);
             seen = epoch_.load(std::memory_order_acquire);
             if (stopping_) return;
+            if (sched_getcpu() == caller_) leave(caller_);
             take();
-            if (busy_.fetch_sub(1, std::memory_order_acq_rel) == 1) busy_.notify_all();
         }
     }
 
     std::vector<std::thread> workers_;
     const std::function<void(int)>* task_ = nullptr;
     int count_ = 0;
-    std::atomic<int> next_{0}, busy_{0};
+    std::atomic<int> left_{0}, done_{0}, caller_{-1};
     std::atomic<unsigned> epoch_{0};
     std::atomic<bool> stopping_{false};
 };

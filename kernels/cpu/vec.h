@@ -30,6 +30,9 @@ inline void store(float* p, Vec a) { _mm512_storeu_ps(p, a.v); }
 inline Vec load_bf16(const uint16_t* p) {
     return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16))};
 }
+inline Vec load_int8(const int8_t* p) {
+    return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p)))};
+}
 inline Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
 inline Vec operator+(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
 inline Vec operator-(Vec a, Vec b) { return {_mm512_sub_ps(a.v, b.v)}; }
@@ -106,6 +109,14 @@ inline Vec times_power_of_two(Vec a, Vec n) {
 }
 #undef EACH
 
+#endif
+
+#if !defined(__AVX512F__)
+inline Vec load_int8(const int8_t* p) {
+    float lanes[LANES];
+    for (int i = 0; i < LANES; i++) lanes[i] = p[i];
+    return load(lanes);
+}
 #endif
 
 inline Vec zero() { return set1(0.0f); }

@@ -106,8 +106,9 @@ def load_service(
 def _dtype(settings: InferenceSettings) -> torch.dtype:
     if settings.dtype == "auto":
         return best_dtype(settings.model_dir, settings.device)
-    if settings.dtype not in ("float32", "bfloat16", "float16"):
-        raise ValueError(f"SHIORI_ENGINE_DTYPE is {settings.dtype!r}; auto, float32, bfloat16 and float16 are known")
+    if settings.dtype not in ("float32", "bfloat16", "float16", "int8"):
+        known = "auto, float32, bfloat16, float16 and int8"
+        raise ValueError(f"SHIORI_ENGINE_DTYPE is {settings.dtype!r}; {known} are known")
     return getattr(torch, settings.dtype)
 
 

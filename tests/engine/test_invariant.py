@@ -20,6 +20,7 @@ MODELS = {
     "torch": tiny_model(),
     "compiled": tiny_model(0, COMPILED),
     "bf16": tiny_model(0, COMPILED, dtype=torch.bfloat16),
+    "int8": tiny_model(0, COMPILED, dtype=torch.int8),
 }
 LENGTHS = st.sampled_from([1, 2, 37, 63, 64, 65, 128, 150, 260])
 STEPS = st.sampled_from([64, 128, 256, 512])

@@ -1,14 +1,29 @@
 """Matrix products, norm, router and experts: right, and the same bits whatever stands beside a row.
 
-`exact` products are fp32's; `rounded` ones round their rows to bf16 and have matrices of bf16.
+`exact` products are fp32's; `rounded` ones round their rows to bf16 and have matrices of bf16, `bytes` ones of int8.
 """
+
+import random
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
 from kernels import moe_reference, route
 from kernels.cpu import build, library
-from kernels.cpu.ops import BF16, FP32, PAIRS, Experts, matmul, order_of_sums, pack, rms_norm, set_threads
+from kernels.cpu.ops import (
+    BF16,
+    BYTES,
+    FP32,
+    PAIRS,
+    Experts,
+    matmul,
+    order_of_sums,
+    pack,
+    pack_bytes,
+    rms_norm,
+    set_threads,
+)
 from tests.kernels.cases import assert_near
 from tests.kernels.cpu.calling import Router, add_experts, add_matmul, norm_in_place
 
@@ -34,6 +49,11 @@ def seen(x, rounded):
     return x.bfloat16().double() if rounded else x.double()
 
 
+def in_bytes(w):
+    """The whole numbers that stand for w, row by row."""
+    return (w / (w.abs().amax(1, keepdim=True) / 127)).round()
+
+
 def strided(x, beside=7):
     """The same numbers with NaN between the rows."""
     wide = torch.full((x.shape[0], x.shape[1] + beside), NAN)
@@ -42,13 +62,15 @@ def strided(x, beside=7):
 
 
 @pytest.mark.parametrize(("depth", "columns"), [(16, 1), (48, 33), (64, 128), (384, 1828), (130, 100)])
-@pytest.mark.parametrize("kind", ["bf16", "fp32", "pairs"])
+@pytest.mark.parametrize("kind", ["bf16", "fp32", "pairs", "bytes"])
 def test_a_product_is_right_and_a_row_does_not_feel_its_neighbours(variant, depth, columns, kind):
     x, w = torch.randn(70, depth), (torch.randn if kind == "fp32" else like_stored)(columns, depth)
-    packed = pack(held(w, kind == "pairs"))
-    assert packed.c.form == {"bf16": BF16, "fp32": FP32, "pairs": PAIRS}[kind]
+    rounded = kind in ("pairs", "bytes")
+    packed = (pack_bytes if kind == "bytes" else pack)(held(w, rounded))
+    assert packed.c.form == {"bf16": BF16, "fp32": FP32, "pairs": PAIRS, "bytes": BYTES}[kind]
     whole = matmul(strided(x), packed)
-    assert_near(whole, seen(x, kind == "pairs") @ w.double().T, 1e-5)
+    numbers = torch.outer(packed.scales[:columns].double(), torch.ones(depth)) * in_bytes(w) if kind == "bytes" else w
+    assert_near(whole, seen(x, rounded) @ numbers.double().T, 1e-5)
     for start, stop in [(0, 1), (5, 6), (3, 7), (0, 13), (0, 16), (9, 41), (20, 70), (69, 70)]:
         assert torch.equal(matmul(x[start:stop], packed), whole[start:stop])
 
@@ -109,6 +131,22 @@ def test_rounded_products_have_the_bits_of_their_order(variant):
     assert torch.equal(matmul(x, pack(w.bfloat16())), order(x.bfloat16(), w))
 
 
+@pytest.mark.parametrize("tokens", [1, 20])
+def test_bytes_have_the_bits_of_the_same_numbers_in_bf16(variant, tokens):
+    """Which are whole, so that bf16 holds them; a column's scale multiplies its sum, once."""
+    x, w = torch.randn(tokens, 96), like_stored(40, 96)
+    w[7] = 0
+    numbers = in_bytes(w).nan_to_num().bfloat16()
+    scales = w.abs().amax(1) / 127
+    assert torch.equal(matmul(x, pack_bytes(w.bfloat16())), matmul(x, pack(numbers)) * scales)
+
+
+def test_a_byte_is_half_a_step_off_at_most(variant):
+    w = (torch.randn(40, 64) * 10 ** torch.randn(40, 1)).bfloat16()
+    found = matmul(torch.eye(64), pack_bytes(w)).T
+    assert ((found - w.float()).abs() <= 0.5001 / 127 * w.float().abs().amax(1, keepdim=True)).all()
+
+
 def test_the_order_of_sums_is_told_by_eight_digits(variant):
     told = order_of_sums()
     assert len(told) == 8
@@ -145,6 +183,29 @@ def test_of_equal_experts_the_first_is_chosen(variant):
     assert_near(weights, torch.full((3, 2), 0.5), 1e-6)
 
 
+@pytest.mark.parametrize("inner", [32, 40, 128])
+def test_experts_in_bytes_are_those_in_bf16_with_the_numbers_that_bytes_stand_for(variant, inner):
+    """With rows of power-of-two maxima times 127, so that scales are exact and may as well lie in the matrix."""
+    width, count, tokens, draw = 64, 3, 40, torch.Generator().manual_seed(1)
+
+    def whole(rows, depth):
+        numbers = torch.randint(-127, 128, (rows, depth), generator=draw).float()
+        numbers[:, 0] = 127
+        return (numbers * 2.0 ** torch.randint(-9, -6, (rows, 1), generator=draw)).bfloat16()
+
+    parts = [(whole(inner, width), whole(inner, width), whole(width, inner)) for _ in range(count + 1)]
+    x, chosen = torch.randn(tokens, width), router(count, width)(torch.randn(tokens, width))
+    results = []
+    for form in (pack, pack_bytes):
+        y = torch.zeros(tokens, width)
+        add_experts(Experts.of(parts[:-1], parts[-1], form), y, x, *chosen)
+        alone = torch.zeros(1, width)
+        add_experts(Experts.of(parts[:-1], parts[-1], form), alone, x[:1], *(part[:1] for part in chosen))
+        assert torch.equal(alone[0], y[0])
+        results.append(y)
+    assert torch.equal(*results)
+
+
 @ROUNDED
 @pytest.mark.parametrize("inner", [32, 40, 128])
 def test_experts_give_what_the_definition_gives_in_any_company(variant, inner, rounded):
@@ -166,6 +227,23 @@ def test_experts_give_what_the_definition_gives_in_any_company(variant, inner, r
         alone = before[start:stop].clone()
         add_experts(experts, alone, x[start:stop], *chosen(x[start:stop]))
         assert torch.equal(alone, y[start:stop])
+
+
+@pytest.mark.parametrize("threads", [2, 7])
+def test_tasks_are_done_once_each_whoever_comes_late(variant, threads):
+    """Thousands of small calls from two of Python's threads, with more threads than processors to take their tasks."""
+    set_threads(threads)
+    matrices = [pack(like_stored(columns, 128)) for columns in (300, 1000, 2100)]
+    rows = [torch.randn(count, 128) for count in (1, 3, 20)]
+    expected = {(i, j): matmul(x, w) for i, x in enumerate(rows) for j, w in enumerate(matrices)}
+
+    def wrong(seed):
+        draw = random.Random(seed)
+        places = [(draw.randrange(3), draw.randrange(3)) for _ in range(1000)]
+        return sum(not torch.equal(matmul(rows[i], matrices[j]), expected[i, j]) for i, j in places)
+
+    with ThreadPoolExecutor(2) as callers:
+        assert list(callers.map(wrong, (1, 2))) == [0, 0]
 
 
 @ROUNDED
