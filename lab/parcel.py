@@ -1,7 +1,7 @@
 """The corpus for the journey: ten parcels, each a tenth of every kind, as xz over token ids.
 
-`python -m lab.parcel pack OUT [PARCEL...]` (once, here; held.xz is what is held out; all ten, or these), `python -m lab.parcel unpack OUT PARCEL...`
-(on the GPU machine).
+`python -m lab.parcel pack OUT [NUMBER...]` (once, here; all ten, or those; held.xz is what is held out),
+`python -m lab.parcel unpack OUT PARCEL...` (on the GPU machine).
 """
 
 import io

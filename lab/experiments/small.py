@@ -1,15 +1,16 @@
 """The trainer of ablations and scaling: small Kimi Linear models on running text, equal FLOPs, one GPU or a CPU.
 
-A case is its settings: ``model`` (see `shape`), ``train``, ``held``, ``parcels``, ``flops`` and ``seed``. The batches of
-a seed are the same whatever the model is, so that differences can be taken seed by seed.
+A case is its settings: ``model`` (see `shape`), ``train``, ``held``, ``parcels``, ``flops`` and ``seed``. The batches
+of a seed are the same whatever the model is, so that differences can be taken seed by seed.
 """
 
 import argparse
 import functools
 import gc
 import json
+import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,10 @@ BALANCE = 1e-3
 
 
 def shape(model: dict[str, Any]) -> dict[str, Any]:
-    """config.json of a model of some ``vocabulary``, ``layers``, ``hidden``, ``heads``, ``head_dim``; ``ratio`` KDA layers to one MLA.
+    """config.json of a model: ``vocabulary``, ``layers``, ``hidden``, ``heads``, ``head_dim``.
 
-    Ratio 0: MLA alone. ``gate``, ``conv``, ``rope``: of lab.net. A quarter of a key is its shared (or turned) part.
+    ``ratio`` KDA layers to one MLA; 0: MLA alone; not below ``layers``: KDA alone. ``gate``, ``conv``, ``rope``: see
+    lab.net. A quarter of a key is its shared part, the one that RoPE turns.
     """
     layers, hidden, heads, dim = (model[name] for name in ("layers", "hidden", "heads", "head_dim"))
     full = list(range(model["ratio"] + 1, layers + 1, model["ratio"] + 1))
@@ -42,8 +44,9 @@ def shape(model: dict[str, Any]) -> dict[str, Any]:
     mla |= {"qk_rope_head_dim": dim // 4, "qk_nope_head_dim": dim - dim // 4}
     mlp = {"intermediate_size": 2 * hidden, "first_k_dense_replace": 1, "moe_intermediate_size": hidden // 2}
     mlp |= {"num_experts": 4, "num_experts_per_token": 2, "num_shared_experts": 2}
-    other = {"rms_norm_eps": 1e-5, "kv_a_layernorm_eps": 1e-5, "tie_word_embeddings": True, "vocab_size": model["vocabulary"]}
-    other |= {"hidden_size": hidden, "num_hidden_layers": layers, "rope_theta": 1e4, "mla_use_nope": not model["rope"]}
+    other = {"rms_norm_eps": 1e-5, "kv_a_layernorm_eps": 1e-5, "tie_word_embeddings": True}
+    other |= {"vocab_size": model["vocabulary"], "hidden_size": hidden, "num_hidden_layers": layers}
+    other |= {"rope_theta": 1e4, "mla_use_nope": not model["rope"]}
     return {"linear_attn_config": linear} | mla | mlp | other
 
 
@@ -119,13 +122,14 @@ class Run:
             if self.step % look == 0 or self.step == self.steps:
                 self.note((self.step - 1) % look + 1)
                 self.seconds, began = self.seconds + time.monotonic() - began, time.monotonic()
-                clock.say(case, self.step, self.steps, self.step / self.seconds, loss=self.curve[-1][1], tok_s=self.speed())
+                rate, loss = self.step / self.seconds, self.curve[-1][1]
+                clock.say(case, self.step, self.steps, rate, loss=loss, tok_s=rate * self.rules["tokens"])
                 if clock.over() and self.step < self.steps:
                     self.save()
                     return False
         return True
 
-    def one_step(self, gradients) -> None:
+    def one_step(self, gradients: Callable[[], None]) -> None:
         self.draw()
         gradients()
         self.optimiser.step(rate_at(self.step / self.steps, self.step, self.rules["warmup"], self.rules["level_until"]))
@@ -143,7 +147,7 @@ class Run:
         self.net.balance(loads, BALANCE)
         self.loss += losses.mean()
 
-    def gradients_on_gpu(self):
+    def gradients_on_gpu(self) -> Callable[[], None]:
         """One graph: the small layers' many launches would otherwise take longer than the arithmetic."""
         compiled()
         biases = [layer.mlp.bias for layer in self.net.layers if isinstance(layer.mlp, Experts)]
@@ -166,12 +170,9 @@ class Run:
         self.curve.append([self.step, round(float(self.loss) / steps, 4)])
         self.loss.zero_()
 
-    def speed(self) -> float:
-        return self.step * self.rules["tokens"] / max(self.seconds, 1e-9)
-
     @torch.no_grad()
     def held(self) -> tuple[Tensor, Tensor]:
-        """Nats and bytes of held-out windows, spread evenly over all of the text."""
+        """Nats and bytes [windows] of held-out windows, spread evenly over all of the text."""
         length, most = self.rules["length"], self.settings["held"]
         starts = torch.linspace(0, len(self.text.held) - length - 1, most, dtype=torch.float64).long().to(self.device)
         found = []
@@ -185,13 +186,12 @@ class Run:
     def figures(self) -> dict[str, Any]:
         with torch.compiler.set_stance("force_eager"):
             nats, sizes = self.held()
-        loss = float(nats.sum()) / (len(nats) * self.rules["length"])
-        found = {"steps": self.steps, "tokens": self.steps * self.rules["tokens"], "loss": loss}
-        found |= {"bits_per_byte": float(nats.sum() / sizes.sum() / torch.log(torch.tensor(2.0))), "curve": self.curve}
-        found |= {"spent_flops": budget(self.settings["model"], self.rules["length"], found["tokens"])}
-        found |= {"parameters": sum(p.numel() for p in self.net.parameters()), "tok_s": round(self.speed())}
-        windows = {"nats": [round(x, 2) for x in nats.tolist()], "bytes": sizes.long().tolist()}
-        return found | {"seconds": round(self.seconds, 1), "windows": windows}
+        tokens, length = self.steps * self.rules["tokens"], self.rules["length"]
+        found = {"loss": float(nats.mean()) / length, "bits_per_byte": float(nats.sum() / sizes.sum()) / math.log(2)}
+        found |= {"steps": self.steps, "tokens": tokens, "spent_flops": budget(self.settings["model"], length, tokens)}
+        found |= {"parameters": sum(p.numel() for p in self.net.parameters()), "tok_s": round(tokens / self.seconds)}
+        every = {"nats": [round(x, 2) for x in nats.tolist()], "bytes": sizes.long().tolist()}
+        return found | {"seconds": round(self.seconds, 1), "curve": self.curve, "windows": every}
 
 
 def rectangle(tokens: int, length: int, device: torch.device) -> tuple[Row, int]:

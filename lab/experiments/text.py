@@ -1,6 +1,7 @@
 """Running text for the small models: parcels of tokens (lab.parcel) as one stream, and what is held out of them."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,11 +35,15 @@ class Text:
 
 def stream(files: list[Path]) -> np.ndarray:
     """int16: ids are below 16,384."""
+    with ThreadPoolExecutor() as pool:  # lzma holds no lock
+        return np.concatenate(list(pool.map(marked, files)))
+
+
+def marked(file: Path) -> np.ndarray:
     parts = []
-    for file in files:
-        for kind, ends, tokens in read(file):
-            starts = np.concatenate([[0], ends[:-1]])
-            parts.append(np.insert(tokens, starts, FILE if kind == "code" else DOC).astype(np.int16))
+    for kind, ends, tokens in read(file):
+        starts = np.concatenate([[0], ends[:-1]])
+        parts.append(np.insert(tokens, starts, FILE if kind == "code" else DOC).astype(np.int16))
     return np.concatenate(parts)
 
 

@@ -33,7 +33,7 @@ def cases(config: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def plot(results: list[dict[str, Any]], file: Path) -> None:
-    """Training loss by FLOPs, and held-out perplexity against the first variant beside the paper's."""
+    """Training loss by step, and held-out perplexity against the first variant beside the paper's."""
     import matplotlib
 
     matplotlib.use("agg")

@@ -19,11 +19,16 @@ from lab.experiments.scaling.law import Point, Summary, points, summary
 def main() -> None:
     args = arguments(__doc__, "scaling")
     config = settings(args.config, args.miniature)
-    found = points(small.run(args, cases(config), config["parcels"]).all())
-    told = summary(found, config["draws"])
+    conclude(small.run(args, cases(config), config["parcels"]), config["draws"])
+
+
+def conclude(results: Results, draws: int) -> None:
+    """The laws of what is there so far: law.json and the plot."""
+    found = points(results.all())
+    told = summary(found, draws)
     if told:
-        Results(args.out).put("law", {"draws": config["draws"], "cases": sorted(p.case for p in found)}, **told)
-        plot(found, told, args.out / "scaling.png")
+        results.put("law", {"draws": draws, "cases": sorted(p.case for p in found)}, **told)
+        plot(found, told, results.folder / "scaling.png")
         print(json.dumps(told), flush=True)
 
 

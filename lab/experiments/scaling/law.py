@@ -82,7 +82,7 @@ def draws(found: list[Point], count: int, sigma: float, seed: int = 1) -> np.nda
 def summary(found: list[Point], count: int) -> Summary | None:
     """Both laws, the ratio in the middle of the compute and its 95 % interval; None: fewer than two sizes of a kind.
 
-    The interval is over held-out windows and seeds (normal, with the pooled deviation; ``seed_sd`` None: windows alone).
+    The interval is over held-out windows and seeds (normal, the pooled deviation; ``seed_sd`` None: windows alone).
     """
     if any(len({p.size for p in found if p.kind == kind}) < 2 for kind in ("hybrid", "mla")):
         return None
