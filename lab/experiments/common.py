@@ -1,8 +1,9 @@
 """What every experiment shares: its arguments, its settings, its results, its checkpoints, its clock, its claims.
 
-An experiment is a folder here with ``config.toml`` (what a reader may want to change), ``__main__.py`` and ``claims.py``:
+An experiment is a folder here: ``config.toml`` (what a reader may want to change), ``__main__.py`` and ``claims.py``.
 
-    python -m lab.experiments.NAME [--config FILE] [--out DIR] [--device cpu|cuda] [--seconds N] [--only WORD…] [--miniature]
+    python -m lab.experiments.NAME [--config FILE] [--out DIR] [--device cpu|cuda] [--seconds N] [--only WORD…]
+                                   [--checkpoints DIR] [--miniature]
 
 It runs its cases in order of importance, leaves out those whose result is there already for the same settings, stops
 before its seconds are over with a checkpoint, and goes on from that when it is called again. ``claims.py`` has
@@ -28,7 +29,7 @@ CHECKPOINTS = Path("var/lab")
 
 
 def arguments(doc: str, name: str) -> argparse.Namespace:
-    """``name``: the experiment's folder. ``config``, ``out`` and ``checkpoints`` are paths, ``device`` a torch.device."""
+    """``name``: the experiment's folder. config, out and checkpoints are paths, device is a torch.device."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, default=Path(__file__).parent / name / "config.toml")
     parser.add_argument("--out", type=Path, default=RESULTS / name)
