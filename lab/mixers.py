@@ -1,8 +1,10 @@
-"""The two operations that look back along a sequence: on a GPU our kernel and flash attention, else by definition."""
+"""The two operations that look back along a sequence: on a GPU our kernel and flash attention, else PyTorch's."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from lab.kda_cpu import remember_in_chunks
 
 
 def remember(
@@ -10,7 +12,7 @@ def remember(
 ) -> Tensor:
     """Kimi delta attention over every sequence of the row; q, k, v, decay [N, H, D], logits of β [N, H]."""
     if not q.is_cuda:
-        return remember_by_definition(q, k, v, decay, beta, a_log, dt_bias, row)
+        return remember_in_chunks(q, k, v, decay, beta, a_log, dt_bias, row)
     from kernels.gpu.kda_training import kda
 
     return kda(q, k, v, decay, beta, a_log, dt_bias, row.packing)[0]

@@ -55,11 +55,25 @@ def short_conv(x: Tensor, weight: Tensor, place: Tensor) -> Tensor:
     return F.silu(y).to(x.dtype)
 
 
+def rotated(x: Tensor, place: Tensor, theta: float) -> Tensor:
+    """x [N, H, D] turned by its place in the sequence, in pairs (i, i + D/2): RoPE."""
+    half = x.shape[-1] // 2
+    speed = theta ** (-torch.arange(half, device=x.device) / half)
+    angle = (place[:, None] * speed)[:, None]
+    a, b = x.float().split(half, -1)
+    return torch.cat([a * angle.cos() - b * angle.sin(), a * angle.sin() + b * angle.cos()], -1).to(x.dtype)
+
+
 def matrix(rows: int, columns: int, scale: float = 1.0) -> nn.Parameter:
     return nn.Parameter(torch.randn(rows, columns) * 0.02 * scale)
 
 
+GATES = {"sigmoid": torch.sigmoid, "swish": F.silu, "none": None}  # of KDA's output; the released model's is the first
+
+
 class KDA(nn.Module):
+    """``linear_attn_config`` may name another ``output_gate`` of GATES, and a ``short_conv_kernel_size`` of 0: none."""
+
     def __init__(self, config: dict):
         super().__init__()
         linear_config = config["linear_attn_config"]
@@ -67,29 +81,40 @@ class KDA(nn.Module):
         self.eps = config["rms_norm_eps"]
         inner = self.heads * self.dim
         self.q_proj, self.k_proj, self.v_proj = (matrix(inner, width) for _ in range(3))
-        self.q_conv1d, self.k_conv1d, self.v_conv1d = (nn.Parameter(conv_start(inner)) for _ in range(3))
+        self.conv = linear_config.get("short_conv_kernel_size", 4) > 0
+        if self.conv:
+            self.q_conv1d, self.k_conv1d, self.v_conv1d = (nn.Parameter(conv_start(inner)) for _ in range(3))
         self.A_log = nn.Parameter(torch.empty(self.heads).uniform_(1, 16).log())
         step = torch.exp(torch.empty(inner).uniform_(math.log(1e-3), math.log(1e-1))).clamp(min=1e-4)
         self.dt_bias = nn.Parameter(step + torch.log(-torch.expm1(-step)))
         self.f_a_proj, self.f_b_proj = matrix(self.dim, width), matrix(inner, self.dim)
-        self.g_a_proj, self.g_b_proj = matrix(self.dim, width), matrix(inner, self.dim)
+        self.gate = GATES[linear_config.get("output_gate", "sigmoid")]
+        if self.gate:
+            self.g_a_proj, self.g_b_proj = matrix(self.dim, width), matrix(inner, self.dim)
         self.b_proj = matrix(self.heads, width)
         self.o_norm = nn.Parameter(torch.ones(self.dim))
         self.o_proj = matrix(width, inner, (2 * config["num_hidden_layers"]) ** -0.5)
 
-    def before(self, u: Tensor, place: Tensor) -> tuple[Tensor, ...]:
+    def before(self, u: Tensor, place: Tensor) -> tuple[Tensor | None, ...]:
+        """(q, k, v, logits of the decay, of beta, of the output gate or None)."""
+
         def split(x):
             return x.view(-1, self.heads, self.dim)
 
-        q = short_conv(linear(u, self.q_proj), self.q_conv1d, place)
-        k = short_conv(linear(u, self.k_proj), self.k_conv1d, place)
-        v = short_conv(linear(u, self.v_proj), self.v_conv1d, place)
+        q, k, v = (linear(u, weight) for weight in (self.q_proj, self.k_proj, self.v_proj))
+        if self.conv:
+            q, k = short_conv(q, self.q_conv1d, place), short_conv(k, self.k_conv1d, place)
+            v = short_conv(v, self.v_conv1d, place)
+        else:
+            q, k, v = F.silu(q), F.silu(k), F.silu(v)
         decay = linear(linear(u, self.f_a_proj), self.f_b_proj)
-        gate = linear(linear(u, self.g_a_proj), self.g_b_proj)
-        return split(q), split(k), split(v), split(decay), linear(u, self.b_proj), split(gate)
+        gate = split(linear(linear(u, self.g_a_proj), self.g_b_proj)) if self.gate else None
+        return split(q), split(k), split(v), split(decay), linear(u, self.b_proj), gate
 
-    def after(self, o: Tensor, gate: Tensor) -> Tensor:
-        y = rms_norm(o.float(), self.o_norm, self.eps) * gate.float().sigmoid()
+    def after(self, o: Tensor, gate: Tensor | None) -> Tensor:
+        y = rms_norm(o.float(), self.o_norm, self.eps)
+        if gate is not None:
+            y = y * self.gate(gate.float())
         return linear(y.flatten(1).to(o.dtype), self.o_proj)
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor, decay: Tensor, beta: Tensor, row: Row) -> Tensor:
@@ -104,11 +129,14 @@ def conv_start(channels: int) -> Tensor:
 
 
 class MLA(nn.Module):
+    """Without positions, as released; with ``mla_use_nope`` false the shared part of query and key is turned (RoPE)."""
+
     def __init__(self, config: dict):
         super().__init__()
         self.heads, width = config["num_attention_heads"], config["hidden_size"]
         self.nope, self.rest, self.value = config["qk_nope_head_dim"], config["qk_rope_head_dim"], config["v_head_dim"]
         self.rank, self.eps = config["kv_lora_rank"], config["kv_a_layernorm_eps"]
+        self.theta = None if config.get("mla_use_nope", True) else config["rope_theta"]
         self.q_proj = matrix(self.heads * (self.nope + self.rest), width)
         self.kv_a_proj_with_mqa = matrix(self.rank + self.rest, width)
         self.kv_a_layernorm = nn.Parameter(torch.ones(self.rank))
@@ -119,8 +147,12 @@ class MLA(nn.Module):
         q = linear(u, self.q_proj).view(-1, self.heads, self.nope + self.rest)
         latent, shared = linear(u, self.kv_a_proj_with_mqa).split([self.rank, self.rest], -1)
         expanded = linear(rms_norm(latent, self.kv_a_layernorm, self.eps), self.kv_b_proj)
+        shared = shared[:, None]
+        if self.theta:
+            still, turning = q.split([self.nope, self.rest], -1)
+            q, shared = torch.cat([still, rotated(turning, place, self.theta)], -1), rotated(shared, place, self.theta)
         key, value = expanded.view(-1, self.heads, self.nope + self.value).split([self.nope, self.value], -1)
-        key = torch.cat([key, shared[:, None].expand(-1, self.heads, -1)], -1)
+        key = torch.cat([key, shared.expand(-1, self.heads, -1)], -1)
         return q.contiguous(), key.contiguous(), F.pad(value, (0, q.shape[-1] - self.value)).contiguous()
 
     def after(self, o: Tensor) -> Tensor:
@@ -226,6 +258,13 @@ class Net(nn.Module):
     def losses(self, x: Tensor, targets: Tensor) -> Tensor:
         """Cross-entropy of every token, fp32."""
         return F.cross_entropy(self.logits(x).float(), targets, reduction="none")
+
+    def gradients(self, tokens: Tensor, targets: Tensor, weights: Tensor, row: Row) -> tuple[Tensor, Tensor]:
+        """Adds the gradients of the weighted mean loss; (every token's loss, loads)."""
+        x, loads = self.hidden(tokens, row)
+        losses = self.losses(x, targets)
+        (losses * weights).sum().div(weights.sum()).backward()
+        return losses.detach(), loads.detach()
 
     @torch.no_grad()
     def balance(self, loads: Tensor, rate: float) -> None:

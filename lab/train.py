@@ -49,9 +49,7 @@ def options() -> argparse.Namespace:
 def one_step(net: Net, batch: tuple, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Gradients of a batch; (loss on text, loss on answers), not read yet, and the experts' loads."""
     tokens, targets, weights = (x.to(device, non_blocking=True) for x in batch[:3])
-    x, loads = net.hidden(tokens, Row(batch[3], device))
-    losses = net.losses(x, targets)
-    (losses * weights).sum().div(weights.sum()).backward()
+    losses, loads = net.gradients(tokens, targets, weights, Row(batch[3], device))
     with torch.no_grad():
         net.balance(mean_over_processes(loads), 1e-3)
         text, answers = weights == 1.0, weights > 1.0
@@ -59,7 +57,6 @@ def one_step(net: Net, batch: tuple, device: torch.device) -> tuple[torch.Tensor
 
 
 def mean_over_processes(x: torch.Tensor) -> torch.Tensor:
-    x = x.detach()
     if dist.is_initialized():
         dist.all_reduce(x)
         x /= dist.get_world_size()

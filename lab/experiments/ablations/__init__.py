@@ -1,0 +1,1 @@
+"""What each part of the architecture is worth, at equal FLOPs."""

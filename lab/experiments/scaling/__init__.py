@@ -1,0 +1,1 @@
+"""Loss by compute: MLA in every layer against the hybrid."""
