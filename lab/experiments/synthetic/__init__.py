@@ -1,0 +1,1 @@
+"""Palindrome, MQAR and Stack: what a fixed state can recall, KDA against Gated DeltaNet and Mamba2."""
