@@ -173,7 +173,7 @@ def _state(do, dv, N, states, d_states, do_rows, dv_rows, real, n_tile, state_ti
 
 @triton.jit
 def _gate(dg, z, rate, LOWER: tl.constexpr):
-    """From the gradient of the gate in nats (logs of ``log2_decay``): (that of z, of A_log by token and channel)."""
+    """From the gradient of the gate, a natural logarithm: (that of z, of A_log by token and channel)."""
     if LOWER is None:
         bits = softplus2(z)
         dg = tl.where(rate * bits < SHUT, -rate * dg, 0.0)
