@@ -1,8 +1,8 @@
 """KDA forward and backward as lab trains with it: packed sequences, raw inputs, 48B gate, against fla's chunk_kda.
 
-At their first call its kernels choose among 206 configurations. All that its authors list are tried, by
-this process, on the long case; but they are compiled side by side before (one after another that took more than eight
-minutes), and each is timed for 20 ms, not 100.
+At their first call its kernels choose among 206 configurations. All that its authors list are tried, for the long case.
+They are compiled side by side before that (one after another it took more than eight minutes), and each is timed for
+20 ms, not 100.
 """
 
 from collections.abc import Callable, Iterator

@@ -137,7 +137,7 @@ def _pairs(dP, dM, q_unit, k_unit, G, reach, at, c, dq, dk, dG, K: tl.constexpr)
         of_k = tl.dot(by_k, k_early, input_precision=PRECISION)
         to_k = tl.dot(tl.trans(by_k), k_late, input_precision=PRECISION)
         tl.debug_barrier()
-        late, early = decays(G, at, c, level, reach, K)
+        late, early = decays(G, at, c, level, reach, K, 0.0 * of_q)
         k = tl.load(k_unit + at)
         dq += late * of_q
         dG += (tl.load(q_unit + at) * late).to(dtype).to(tl.float32) * of_q
@@ -173,7 +173,7 @@ def _state(do, dv, N, states, d_states, do_rows, dv_rows, real, n_tile, state_ti
 
 @triton.jit
 def _gate(dg, z, rate, LOWER: tl.constexpr):
-    """From the gradient of the gate in nats (logs of ``log2_decay``): (that of z, of A_log by token and channel)."""
+    """From the gradient of the gate, a natural logarithm: (that of z, of A_log by token and channel)."""
     if LOWER is None:
         bits = softplus2(z)
         dg = tl.where(rate * bits < SHUT, -rate * dg, 0.0)
@@ -215,7 +215,7 @@ def _keys(do, dv, N, states, d_states, dP, dM, q_unit, k_unit, G, reach, lengths
     q_rate, k_rate = tl.load(lengths + q_rows) * SCALE, tl.load(lengths + k_rows)
     x, y, dG = _pairs(dP, dM, q, k, G, blocks, at, c, x, y, dG, K)
     z = tl.load(a + (row * a_stride + h * K)[:, None] + c[None], mask=real[:, None], other=0.0).to(tl.float32)
-    z += tl.load(dt_bias + h * K + c)[None] + 0.0 * across[None]  # so that all is done where dg lies
+    z += tl.load(dt_bias + h * K + c)[None] + 0.0 * across[None]  # zeros: see ``decays``
     key, query = tl.load(k + at), tl.load(q + at)
     to = (row * H + h)[:, None] * K + c[None]
     x = q_rate[:, None] * (x - along_q[:, None] * query)
@@ -224,7 +224,7 @@ def _keys(do, dv, N, states, d_states, dP, dM, q_unit, k_unit, G, reach, lengths
     tl.store(dk + to, y.to(dk.dtype.element_ty), mask=real[:, None])
     dg = exact_sums(tl.where(i[:, None] <= i[None], 1.0, 0.0).to(tl.bfloat16), dG) + across[None]
     dg, d_log = _gate(tl.where(real[:, None], dg, 0.0), z, tl.exp(tl.load(A_log + h)), LOWER)
-    tl.store(d_rate + (part * CHUNKS + chunk) * H + h, tl.sum(tl.sum(d_log, 1), 0))
+    tl.store(d_rate + (part * CHUNKS + chunk) * H + h, tl.sum(tl.sum(d_log, 0), 0))
     tl.store(da + to, dg.to(da.dtype.element_ty), mask=real[:, None])
     tl.store(d_bias + tile(chunk, h, H, K) + c, tl.sum(dg, 0))
 

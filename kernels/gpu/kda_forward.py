@@ -78,10 +78,13 @@ def paired(level, reach):
 
 
 @triton.jit
-def decays(G, at, c, level, reach, K: tl.constexpr):
-    """Decay of a pair's later row since the anchor, of its earlier row until it [64,channels]. ``G``: of the tile."""
+def decays(G, at, c, level, reach, K: tl.constexpr, like=0.0):
+    """Decay of a pair's later row since the anchor, of its earlier row until it [64,channels]. ``G``: of the tile.
+
+    ``like``: zeros made of what the decays are for; Triton then has them in its layout, not each moved there by itself.
+    """
     anchor = ((tl.arange(0, ROWS) >> level) | 1) << level
-    distance = tl.load(G + at) - tl.load(G + anchor[:, None] * K + c[None])
+    distance = tl.load(G + at) - tl.load(G + anchor[:, None] * K + c[None]) + like
     most = tl.where(level < reach, 128.0, 0.0)
     return tl.exp2(tl.minimum(distance, most)), tl.exp2(tl.minimum(-distance, most))
 
