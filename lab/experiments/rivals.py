@@ -53,32 +53,6 @@ class GDN(Delta):
         return form(q, k, v, decay, beta, self.A_log, self.dt_bias.repeat_interleave(self.dim), row)
 
 
-class RotaryMLA(MLA):
-    """MLA whose shared part of the key, and of the query, turns with the token's place."""
-
-    def __init__(self, config: dict):
-        super().__init__(config)
-        self.base = config["rope_theta"]
-
-    def before(self, u: Tensor, place: Tensor) -> tuple[Tensor, ...]:
-        q, k, v = super().before(u, place)
-        cos, sin = angles(place, self.rest, self.base)
-        return turned(q, self.nope, cos, sin), turned(k, self.nope, cos, sin), v
-
-
-def angles(place: Tensor, width: int, base: float) -> tuple[Tensor, Tensor]:
-    """Cosine and sine [N,1,width/2] of every place's turn, fp32."""
-    speeds = base ** (-torch.arange(0, width, 2, device=place.device) / width)
-    turn = (place[:, None].float() * speeds)[:, None]
-    return turn.cos(), turn.sin()
-
-
-def turned(x: Tensor, first: int, cos: Tensor, sin: Tensor) -> Tensor:
-    """x [N,H,D] with the channels from ``first`` on rotated in pairs (i, i + half)."""
-    still, a, b = x[..., :first], *x[..., first:].float().chunk(2, -1)
-    return torch.cat([still, (a * cos - b * sin).to(x.dtype), (a * sin + b * cos).to(x.dtype)], -1)
-
-
 class Rival(Net):
     """A model of one of KINDS. ``hidden`` gives no loads: there are no experts."""
 
@@ -97,7 +71,7 @@ class Rival(Net):
 def mixer(kind: str, recurrent: bool) -> type[nn.Module]:
     if recurrent:
         return GDN if kind == "gdn" else Delta
-    return RotaryMLA if kind == "mla" else MLA
+    return MLA
 
 
 def rival(kind: str, size: dict, device: torch.device) -> Rival:
@@ -124,6 +98,7 @@ def shape(kind: str, size: dict) -> dict:
     own = {"vocab_size": size["vocabulary"], "hidden_size": size["width"], "num_hidden_layers": size["layers"]}
     own |= {"num_attention_heads": size["heads"], "num_key_value_heads": size["heads"], "tie_word_embeddings": True}
     own |= {"intermediate_size": size["inner"], "first_k_dense_replace": size["layers"], "kv_lora_rank": size["latent"]}
+    own |= {"mla_use_nope": kind != "mla"}
     return read_config(Path("lab/shape.json")) | own | {"linear_attn_config": linear_config}
 
 

@@ -63,7 +63,7 @@ def test_every_variant_learns_at_the_same_flops(parcels, tmp_path):
     found = small.run(arguments(tmp_path), ablations.cases(config), config["parcels"]).all()
     assert {one["case"] for one in found} == {f"{name}.1" for name in VARIANTS}
     for one in found:
-        assert one["curve"][-1][1] < one["curve"][0][1] - 0.3, one["case"]
+        assert one["curve"][-1][1] < one["curve"][0][1] - 0.15, one["case"]
         assert abs(one["spent_flops"] - one["settings"]["flops"]) <= one["spent_flops"] / one["steps"] / 2
         assert 0 < one["loss"] < math.log(128) + 0.5
     ablations.plot(found, tmp_path / "plot.png")

@@ -10,9 +10,9 @@ from lab.experiments.longcontext import rows, tasks
 from lab.experiments.longcontext.rows import Rows, answered, measured, packed
 from lab.experiments.longcontext.tasks import ASK, COMMON, FACT, FIND, IS, SAY, WHICH, Sample, Source, draw
 from lab.experiments.longcontext.text import MARKS, Function, texts
-from lab.experiments.rivals import KINDS, RotaryMLA, equal, parameters, rectangle, rival
+from lab.experiments.rivals import KINDS, equal, parameters, rectangle, rival
 from lab.mixers import remember_by_definition
-from lab.net import Row
+from lab.net import MLA, Row
 from lab.optim import Optimiser
 
 CPU = torch.device("cpu")
@@ -152,7 +152,7 @@ def test_gdn_is_the_definition_with_one_gate_a_head():
 
 def test_rope_sees_distances_alone():
     torch.manual_seed(0)
-    mixer, u = RotaryMLA(equal("mla", SIZE)), torch.randn(9, 32)
+    mixer, u = MLA(equal("mla", SIZE)), torch.randn(9, 32)
     scores = []
     for first in (0, 5):
         q, k, _ = mixer.before(u, torch.arange(first, first + 9))

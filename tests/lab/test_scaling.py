@@ -131,6 +131,6 @@ def test_the_miniature_ends_in_two_laws(parcels, tmp_path):  # noqa: F811
     scaling.conclude(results, config["draws"])
     law = next(one for one in results.all() if one["case"] == "law")
     low, high = law["ratio_95"]
-    assert low <= law["ratio"] <= high and law["seed_sd"] > 0 and law["hybrid"][1] > 0
+    assert low <= law["ratio"] <= high and law["seed_sd"] > 0 and law["laws"]["hybrid"][1] > 0
     assert claims(results.all())[0].ours.startswith(f"{law['ratio']:.2f} ({low:.2f}")
     assert (tmp_path / "scaling.png").stat().st_size > 10_000

@@ -58,11 +58,11 @@ def plot(found: list[Point], told: Summary, file: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(8, 5.5), layout="constrained")
-    for colour, kind in (("C0", "hybrid"), ("C3", "mla")):
-        own, (a, b) = [p for p in found if p.kind == kind], told[kind]
-        axes.plot([p.compute for p in own], [p.loss for p in own], "o", color=colour, ms=4)
+    for kind, (a, b) in told["laws"].items():
+        own = [p for p in found if p.kind == kind]
+        (line,) = axes.plot([p.compute for p in own], [p.loss for p in own], "o", ms=4)
         ends = np.geomspace(min(p.compute for p in own), max(p.compute for p in own))
-        axes.plot(ends, a * ends**-b, color=colour, label=f"{kind}: {a:.3f} · C^-{b:.4f}")
+        axes.plot(ends, a * ends**-b, color=line.get_color(), label=f"{kind}: {a:.3f} · C^-{b:.4f}")
     low, high = told["ratio_95"]
     title = f"compute efficiency {told['ratio']:.2f} ({low:.2f} to {high:.2f}); the paper 1.16"
     axes.set(xscale="log", yscale="log", xlabel="PFLOP/s-days", ylabel="held-out loss, nats a token", title=title)

@@ -1,4 +1,4 @@
-"""Power laws loss = a·C^-b of two kinds of model, and how much less compute one needs for the other's loss."""
+"""Power laws loss = a·C^-b of kinds of model, and how much less compute one needs for the other's loss."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -49,10 +49,16 @@ def efficiency(better: Law, other: Law, compute: float) -> float:
     return float((other[0] / loss) ** (1 / other[1]) / compute)
 
 
+def kinds_of(found: list[Point]) -> list[str]:
+    """Those that were run at two sizes or more."""
+    sizes = {p.kind: {other.size for other in found if other.kind == p.kind} for p in found}
+    return sorted(kind for kind, own in sizes.items() if len(own) > 1)
+
+
 def laws(found: list[Point], losses: np.ndarray) -> dict[str, Law]:
     """Of each kind, with these losses in place of the points' own."""
     kinds, compute = np.array([p.kind for p in found]), np.array([p.compute for p in found])
-    return {kind: fit(compute[kinds == kind], losses[kinds == kind]) for kind in ("hybrid", "mla")}
+    return {kind: fit(compute[kinds == kind], losses[kinds == kind]) for kind in kinds_of(found)}
 
 
 def middle(found: list[Point]) -> float:
@@ -80,11 +86,11 @@ def draws(found: list[Point], count: int, sigma: float, seed: int = 1) -> np.nda
 
 
 def summary(found: list[Point], count: int) -> Summary | None:
-    """Both laws, the ratio in the middle of the compute and its 95 % interval; None: fewer than two sizes of a kind.
+    """The laws, MLA's compute over the hybrid's in the middle, its 95 % interval; None: fewer than two sizes of these.
 
     The interval is over held-out windows and seeds (normal, the pooled deviation; ``seed_sd`` None: windows alone).
     """
-    if any(len({p.size for p in found if p.kind == kind}) < 2 for kind in ("hybrid", "mla")):
+    if not {"hybrid", "mla"} <= set(kinds_of(found)):
         return None
     at, sigma = middle(found), noise(found)
     own = laws(found, np.array([p.loss for p in found]))
@@ -92,4 +98,4 @@ def summary(found: list[Point], count: int) -> Summary | None:
     ratios = [efficiency(one["hybrid"], one["mla"], at) for one in drawn]
     low, high = np.quantile(ratios, [0.025, 0.975])
     ratio = efficiency(own["hybrid"], own["mla"], at)
-    return own | {"at": at, "ratio": ratio, "ratio_95": [float(low), float(high)], "seed_sd": sigma}
+    return {"laws": own, "at": at, "ratio": ratio, "ratio_95": [float(low), float(high)], "seed_sd": sigma}
