@@ -210,11 +210,12 @@ def experts() -> None:
 
 def small() -> None:
     for count in (1, ROWS):
-        x = new(count, WIDTH)
-        rows.add_rms_norm(x, x, new(WIDTH), 1e-5)
+        rows.rms_norm(new(count, WIDTH), new(WIDTH), 1e-5)
         rows.gated_rms_norm(new(count, HEADS, K), new(count, HEADS * K), new(K), 1e-5)
     rows.short_conv(new(ROWS, 3 * HEADS * K), new(3 * HEADS * K, 4), packing(ROWS), new(4, 3, 3 * HEADS * K), int32(1))
-    rows.linear(new(1, WIDTH), new(HEADS * K, WIDTH))
+    rows.linear(new(16, WIDTH), new(3 * HEADS * K, WIDTH))
+    rows.linear(new(16, HEADS * K), new(WIDTH, HEADS * K), new(16, WIDTH))
+    rows.narrow(new(1, WIDTH), rows.Norm(new(WIDTH), 1e-5), new(EXPERTS, WIDTH))
     rows.greedy(fp32(1, 163_840))
     for count in (1, ROWS):
         matmul.matmul(new(count, WIDTH), new(HEADS * K, WIDTH))

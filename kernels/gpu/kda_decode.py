@@ -72,9 +72,18 @@ def _decode(
     of_o = head * V + values
     if EARLY:
         gdc_launch_dependents()
+    q_weights = _weights(conv_weight, of_q, W)
+    k_weights = _weights(conv_weight, of_k, W)
+    v_weights = _weights(conv_weight, of_v, W)
+    bias, norm, pace = tl.load(dt_bias + of_q), tl.load(o_norm + values).to(tl.float32), tl.load(A_log + head)
+    if EARLY:
         # the launch before may still be writing the slot: it serves for the call alone, and is not kept in L1
-        stale = tl.load(slots + row, cache_modifier=".cg")
-        call(pool + _within(stale, pool_slots) * pool_slot + head * (K * V) + tl.arange(0, K * V // 32) * 32)
+        stale = _within(tl.load(slots + row, cache_modifier=".cg"), pool_slots)
+        call(pool + stale * pool_slot + head * (K * V) + tl.arange(0, K * V // 32) * 32)
+        for old in tl.static_range(W - 1):
+            call(conv_pool + stale * conv_slot + old * C + of_q)
+            call(conv_pool + stale * conv_slot + old * C + of_k)
+            call(conv_pool + stale * conv_slot + old * C + of_v)
         gdc_wait()
     slot = tl.load(slots + row).to(tl.int64)
     live = slot >= 0
@@ -86,12 +95,8 @@ def _decode(
     q_window = _window(inputs, history, of_q, live, C, W)
     k_window = _window(inputs, history, of_k, live, C, W)
     v_window = _window(inputs, history, of_v, live, C, W)
-    q_weights = _weights(conv_weight, of_q, W)
-    k_weights = _weights(conv_weight, of_k, W)
-    v_weights = _weights(conv_weight, of_v, W)
-    logit, bias = tl.load(a + row * a_row + of_q).to(tl.float32), tl.load(dt_bias + of_q)
-    gate, norm = tl.load(z + row * z_row + of_o).to(tl.float32), tl.load(o_norm + values).to(tl.float32)
-    pace, write = tl.load(A_log + head), tl.load(b + row * b_row + head).to(tl.float32)
+    logit, gate = tl.load(a + row * a_row + of_q).to(tl.float32), tl.load(z + row * z_row + of_o).to(tl.float32)
+    write = tl.load(b + row * b_row + head).to(tl.float32)
 
     q, k, v = _filtered(q_window, q_weights), _filtered(k_window, k_weights), _filtered(v_window, v_weights)
     qq, kk, kq = tl.reduce((q * q, k * k, k * q), 0, _sums_of_3)

@@ -80,6 +80,16 @@ def test_the_experts_give_what_the_definition_gives(regime, rows, dtype, device,
     assert_near(y, experts.expected(x, *choice), TOLERANCE[dtype])
 
 
+def test_rows_longer_than_what_a_warp_holds(device, poison, monkeypatch):
+    experts = Experts(140, 24, 6, device)
+    x, choice = experts.rows(1), experts.choose(1, 5)
+    held = ours.moe_pairs(x, *choice, experts.w13, experts.w2)
+    monkeypatch.setattr(ours, "HELD", 4)
+    y = ours.moe_pairs(x, *choice, experts.w13, experts.w2)
+    assert torch.equal(y, held)
+    assert_near(y, experts.expected(x, *choice), TOLERANCE[FP32])
+
+
 @regimes
 @pytest.mark.parametrize(("width", "inner"), [(35, 19), (260, 70), (64, 128)])
 def test_sizes_need_not_be_multiples_of_anything(regime, width, inner, device, poison):
