@@ -20,7 +20,7 @@ def log2_decay(z, rate, LOWER: tl.constexpr):
 def softplus2(z):
     """log2(1 + e^z), relative error 3e-7 for small ones too. (tl.log2 takes 25 steps, log1p needs a division more.)"""
     y = z * LOG2E
-    t = tl.exp2(-tl.abs(y))
+    t = tl.exp2(tl.abs(y) * -1.0)  # a sign is free, a difference from 0 is not
     p = 0.06378752545599763 - t * 0.012370624020021448  # log2(1 + t) / t on [0, 1]
     p = p * t - 0.15559986223189798
     p = p * t + 0.25617962368784614

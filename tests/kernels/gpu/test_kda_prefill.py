@@ -112,17 +112,17 @@ def test_any_gate(device, rate, bias):
 @pytest.mark.skipif(ON_GPU, reason="a compiled kernel cannot be watched")
 def test_slow_gates_go_the_fast_way_and_fast_gates_the_exact_one(device, monkeypatch):
     taken = []
-    exact = kda_prefill._block_products
+    exact = kda_prefill._products_by_blocks
 
     def watched(*args):
         taken.append("exact")
         return exact(*args)
 
-    monkeypatch.setattr(kda_prefill, "_block_products", watched)
+    monkeypatch.setattr(kda_prefill, "_products_by_blocks", watched)
     Batch([70], device, 2.0, -4.0).check()
     assert not taken
     Batch([70], device, 200.0, 2.0).check()
-    assert len(taken) == 4 * 7  # two chunks of two heads: blocks of 64, 32, … 1 rows
+    assert len(taken) == 4  # two chunks of two heads
 
 
 @pytest.mark.parametrize("rate, bias", [(1.0, -4.0), (8.0, 1.0)])
