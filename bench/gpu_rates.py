@@ -248,7 +248,7 @@ def prefill(model: KimiLinear, arguments: argparse.Namespace) -> Iterator[dict[s
 
 def warm(engine: Engine, step: int) -> None:
     sequence = engine.open()
-    read(engine, sequence, some_ids(engine, 2 * step))
+    read(engine, sequence, some_ids(engine, 3 * step))  # more than one round of expanded keys
     engine.close(sequence)
 
 

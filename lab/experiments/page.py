@@ -9,7 +9,8 @@ from pathlib import Path
 
 from lab.experiments.common import RESULTS, Claim, Results, write
 
-NAMES = ["synthetic", "ablations", "scaling", "longcontext", "efficiency", "reinforcement"]
+ALL = ["synthetic", "ablations", "scaling", "longcontext", "efficiency", "reinforcement"]
+NAMES = [name for name in ALL if (Path(__file__).parent / name / "claims.py").exists()]
 README = Path(__file__).parents[1] / "README.md"
 FROM, TO = "<!-- claims: python -m lab.experiments.page -->", "<!-- end of claims -->"
 WORDS = {True: "yes", False: "no", None: "–"}

@@ -1,0 +1,1 @@
+"""Time and memory by length in the engine."""

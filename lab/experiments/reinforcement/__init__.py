@@ -1,0 +1,1 @@
+"""Reinforcement learning on sums: hybrid against all-MLA from equal starting points."""
