@@ -12,6 +12,7 @@ from lab.experiments.synthetic.claims import claims
 from lab.experiments.synthetic.learner import Learner
 from lab.experiments.synthetic.paper import LENGTHS, PEAKS
 from lab.experiments.synthetic.plots import draw
+from lab.experiments.synthetic.speed import errors
 
 CONFIG = Path("lab/experiments/synthetic/config.toml")
 CPU = torch.device("cpu")
@@ -157,3 +158,19 @@ def test_claims_and_plots(tmp_path):
     assert agrees == {"mqar": True, "palindrome": None, "stack": False}
     draw(paper + turned, tmp_path)
     assert {file.name for file in tmp_path.iterdir()} == {"peaks.png", "curves-1024.png"}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("kind", ["kda", "gdn", "mamba2"])
+def test_kernels_and_the_recorded_step_on_a_gpu(kind):
+    gpu = torch.device("cuda")
+    assert max(errors(kind, "own", gpu)) < 0.03
+    small = own(steps=40, look=10, halve=[[20, 1]])
+    small["model"]["head_dim"], small["rivals"] = 64, "own"
+    recorded, plain = (Learner("stack", 128, kind, small, gpu) for _ in "12")
+    while not recorded.ended():
+        plain.take = plain.take_step
+        recorded.look()
+        plain.look()
+    for ours, expected in zip(recorded.curves.values(), plain.curves.values(), strict=True):
+        assert torch.allclose(torch.tensor(ours), torch.tensor(expected), rtol=0.05, atol=0.02)
