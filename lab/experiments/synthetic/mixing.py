@@ -33,8 +33,8 @@ def gdn_by_fla(
     from fla.ops.gated_delta_rule import chunk_gated_delta_rule
 
     g = -A_log.exp() * F.softplus(a.float() + dt_bias)
-    rows = (x.unflatten(0, (batch, -1)) for x in (q, k, v, g, b.float().sigmoid()))
-    return chunk_gated_delta_rule(*rows, use_qk_l2norm_in_kernel=True)[0].flatten(0, 1)
+    rows = (alone(x, batch) for x in (q, k, v, g, b.float().sigmoid()))
+    return beside(chunk_gated_delta_rule(*rows, use_qk_l2norm_in_kernel=True)[0], batch)
 
 
 def mamba2(q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, A_log: Tensor, dt_bias: Tensor, batch: int) -> Tensor:
@@ -47,8 +47,8 @@ def mamba2_by_fla(
 ) -> Tensor:
     from fla.ops.simple_gla import chunk_simple_gla
 
-    def form(q: Tensor, k: Tensor, v: Tensor, g: Tensor) -> Tensor:
-        return chunk_simple_gla(q, k, v, g, scale=1.0)[0]
+    def form(*rows: Tensor) -> Tensor:
+        return chunk_simple_gla(*rows, scale=1.0)[0]
 
     return _mamba2(form, q, k, v, a, b, A_log, dt_bias, batch)
 
@@ -59,8 +59,18 @@ def _mamba2(
 ) -> Tensor:  # fmt: skip
     step = F.softplus(a.float() + dt_bias)
     written = (v.float() * step[..., None]).to(v.dtype)
-    rows = (x.unflatten(0, (batch, -1)) for x in (q, k, written, -A_log.exp() * step))
-    return form(*rows).flatten(0, 1) + b[..., None] * v
+    rows = (alone(x, batch) for x in (q, k, written, -A_log.exp() * step))
+    return beside(form(*rows), batch) + b[..., None] * v
+
+
+def alone(x: Tensor, batch: int) -> Tensor:
+    """[B·T,H,…] -> [B·H,T,1,…]: every head a sequence, so that nothing is tuned again for another number of heads."""
+    return x.unflatten(0, (batch, -1)).transpose(1, 2).flatten(0, 1)[:, :, None].contiguous()
+
+
+def beside(x: Tensor, batch: int) -> Tensor:
+    """alone's inverse."""
+    return x.squeeze(2).unflatten(0, (batch, -1)).transpose(1, 2).flatten(0, 1)
 
 
 def ssd(q: Tensor, k: Tensor, v: Tensor, g: Tensor, chunk: int = 64) -> Tensor:
@@ -96,9 +106,9 @@ def kda_on_cpu(
     heads, dim = q.shape[1:]
     g = -A_log.exp()[:, None] * F.softplus(a.float() + dt_bias.view(heads, dim))
     rows = (_unit(q) * dim**-0.5, _unit(k), v.float(), g, b.float().sigmoid())
-    beside = [x.unflatten(0, (batch, -1)).transpose(0, 1).flatten(1, 2) for x in rows]
+    wide = [x.unflatten(0, (batch, -1)).transpose(0, 1).flatten(1, 2) for x in rows]
     form = kda_recurrence if len(q) // batch < CHUNK else kda_chunk
-    o = form(*beside, q.new_zeros(batch * heads, dim, dim, dtype=torch.float32))[0]
+    o = form(*wide, q.new_zeros(batch * heads, dim, dim, dtype=torch.float32))[0]
     return o.unflatten(1, (batch, heads)).transpose(0, 1).flatten(0, 1).to(q.dtype)
 
 

@@ -69,7 +69,7 @@ class Layer(nn.Module):
         q, k, v = short_conv(linear(u, self.qkv), self.conv, place).chunk(3, -1)
         decay = linear(linear(u, self.decay_in), self.decay_out)
         gate = linear(linear(u, self.gate_in), self.gate_out)
-        return *(self.together(y) for y in (q, k, v, decay, self.strength(u))), gate
+        return *[self.together(y) for y in (q, k, v, decay, self.strength(u))], gate
 
     def strength(self, u: Tensor) -> Tensor:
         fixed = self.beta.dim() == 2
