@@ -7,6 +7,7 @@ at any look, its `rate` and `step`; `curves` by rate, [step, accuracy, loss], ea
 the last, which are always fresh. What is cut short by --seconds goes on with the same command. Plots at the end.
 """
 
+import time
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from lab.experiments.synthetic.model import compile_parts
 from lab.experiments.synthetic.plots import draw
 
 MARGIN = 20.0  # seconds before the end at which a look is no longer begun
+SAVING = 30.0  # seconds between checkpoints
 
 
 def main() -> None:
@@ -50,13 +52,16 @@ def run(case: str, learner: Learner, checkpoint: Checkpoint, clock: Clock) -> bo
     state = checkpoint.load(learner.device)
     if state:
         learner.load(state)
-    first, spent, steps = learner.step, learner.seconds, learner.plan["steps"]
+    first, spent, steps, saved = learner.step, learner.seconds, learner.plan["steps"], time.monotonic()
     while not learner.ended() and not clock.over():
         learner.look()
         rate = (learner.step - first) / (learner.seconds - spent)
         best = max(learner.rates, key=lambda r: learner.curves[str(r)][-1][1])
         accuracy, loss = learner.curves[str(best)][-1][1:]
         clock.say(case, learner.step, steps, rate, accuracy=accuracy, loss=loss, lr=best, runs=len(learner.rates))
+        if time.monotonic() - saved > SAVING:
+            checkpoint.save(**learner.state())
+            saved = time.monotonic()
     checkpoint.save(**learner.state())
     return learner.ended()
 

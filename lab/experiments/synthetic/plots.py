@@ -60,7 +60,8 @@ def of(results: list[dict[str, Any]], task: str, kind: str) -> list[tuple[dict[s
 
 def finish(figure, axes: dict, out: Path) -> None:
     for axis in axes.values():
-        axis.legend(fontsize=8)
+        if axis.get_legend_handles_labels()[0]:
+            axis.legend(fontsize=8)
     figure.tight_layout()
     figure.savefig(out, dpi=110)
     plt.close(figure)
