@@ -15,7 +15,8 @@ from torch import Tensor
 from kernels.pointwise import sigmoid, softplus
 
 CHUNK = 64  # rows of the grid; it starts at row 0 of every call
-DIAGONAL = 8  # side of the diagonal blocks whose decays are formed one by one
+DIAGONAL = 4  # side of the diagonal blocks whose decays are formed one by one
+LEAST = -60.0  # e^-60 is nothing beside 1; what is much less makes subnormal products, a hundred times as slow
 
 
 def kda_gate(a: Tensor, A_log: Tensor, dt_bias: Tensor, lower_bound: float | None = None) -> Tensor:
@@ -71,7 +72,7 @@ def _chunk(qk: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Tensor) -> tup
     """
     heads, rows, _, width = qk.shape
     windows, pairs = _windows(rows, g.dtype, g.device)
-    decays = (windows @ g.reshape(rows, -1)).exp_().view(-1, rows, heads, width).transpose(1, 2)
+    decays = _decay(windows @ g.reshape(rows, -1)).view(-1, rows, heads, width).transpose(1, 2)
     since_start, until_end = decays[:2]
     read = (qk * since_start.unsqueeze(2)).view(heads, 2 * rows, width) @ state
     q_read, k_read = read.view(heads, rows, 2, -1).unbind(2)
@@ -99,7 +100,7 @@ def _decayed_products(qk: Tensor, g: Tensor, decays: Tensor, pairs: Tensor) -> T
         target = out.view(heads, n, 2, half, 2, n, 2, half)[:, :, 1, :, :, :, 0].diagonal(dim1=1, dim2=4)
         target.copy_(scores.view(heads, n, half, 2, half).permute(0, 2, 3, 4, 1))
     n, side = rows // DIAGONAL, DIAGONAL
-    decay = (pairs @ g.view(n, side, -1)).exp_().view(n, side, side, heads, width).permute(3, 0, 1, 2, 4)
+    decay = _decay(pairs @ g.view(n, side, -1)).view(n, side, side, heads, width).permute(3, 0, 1, 2, 4)
     x = qk.view(heads, n, side, 2, width)
     scores = x @ (decay * x[:, :, None, :, 1]).transpose(3, 4)
     target = out.view(heads, n, side, 2, n, side).diagonal(dim1=1, dim2=4)
@@ -107,8 +108,12 @@ def _decayed_products(qk: Tensor, g: Tensor, decays: Tensor, pairs: Tensor) -> T
     return out
 
 
+def _decay(exponents: Tensor) -> Tensor:
+    return exponents.clamp_(min=LEAST).exp_()
+
+
 def _halves(rows: int) -> list[int]:
-    """Half the block size at every level: 32, 16, 8 for 64 rows."""
+    """Half the block size at every level: 32, 16, 8, 4 for 64 rows."""
     halves = []
     while rows > DIAGONAL:
         rows //= 2
