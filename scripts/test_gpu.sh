@@ -20,5 +20,5 @@ except DeviceError as error:
 major, minor = torch.cuda.get_device_capability()
 print(f"{torch.cuda.get_device_name()}, compute capability {major}.{minor}, torch {torch.__version__}")
 PYTHON
-exec "$python" -m pytest tests/kernels/gpu tests/kernels/test_on_gpu.py tests/engine/test_on_gpu.py \
+exec "$python" -m pytest tests/kernels/gpu tests/kernels/test_on_gpu.py tests/engine/test_on_gpu.py tests/lab/test_small_on_gpu.py \
   tests/engine/test_loading.py tests/engine/test_memory.py "$@"

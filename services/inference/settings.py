@@ -18,7 +18,7 @@ class InferenceSettings:
     slots: int = 16  # live sequences; a running answer takes three; 0: as many as fit
     threads: int = 0  # of torch; 0: as many as cores. Set OMP_WAIT_POLICY=PASSIVE, or they spin beside other load
     device: str = "cpu"
-    dtype: str = "float32"  # or bfloat16, or int8 (a CPU's weights); auto: what reads fastest on this device
+    dtype: str = "auto"  # what reads fastest on this device; or float32, bfloat16, int8 (a CPU's weights)
     reflection: bool = False  # development only
     grace_s: float = 10.0  # for running calls after SIGTERM
     key: str = field(default="", repr=False)  # the vault's master key, 64 hex digits
