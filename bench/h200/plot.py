@@ -16,7 +16,7 @@ MATMUL = 700e12  # FLOP/s of a long bf16 product on an H200 (model-prefill.json)
 
 def records(folder: Path) -> list[dict[str, Any]]:
     found = [r for file in sorted(folder.glob("*.json")) for r in json.loads(file.read_text())["records"]]
-    return [r for r in found if r["floor_ms"] > 0]
+    return [r for r in found if r.get("floor_ms", 0) > 0]
 
 
 def across(times: float) -> float:
