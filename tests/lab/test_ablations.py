@@ -17,19 +17,13 @@ from lab.experiments.text import Text, token_bytes, windows
 from lab.net import KDA, MLA, Net, Row
 from lab.parcel import write
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CPU = torch.device("cpu")
 FOLDER = Path(small.__file__).parent
 TINY = {"vocabulary": 128, "layers": 4, "hidden": 32, "heads": 2, "head_dim": 16, "ratio": 3}
 MODEL = TINY | {"gate": "sigmoid", "conv": True, "rope": False}
 VARIANTS = settings(FOLDER / "ablations/config.toml")["variants"]
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -15,20 +15,14 @@ from lab.mixers import remember_by_definition
 from lab.net import MLA, Row
 from lab.optim import Optimiser
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CPU = torch.device("cpu")
 SIZE = {"vocabulary": 64, "width": 32, "layers": 4, "heads": 2, "head_dim": 16, "inner": 160, "latent": 16}
 
 
 def pick(seed: int = 1) -> np.random.Generator:
     return np.random.default_rng(seed)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,8 @@ from lab.experiments.reinforcement.arithmetic import APART, EQUALS, PLUS, Sums, 
 from lab.experiments.reinforcement.learner import Learner
 from lab.experiments.rivals import rival
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CPU = torch.device("cpu")
 SIZE = {"vocabulary": 16, "width": 32, "layers": 4, "heads": 1, "head_dim": 16, "inner": 160, "latent": 16}
 TINY = {
@@ -23,14 +25,6 @@ TINY = {
 
 def pick(seed: int = 1) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(("terms", "digits"), [(1, 1), (2, 3), (3, 4), (12, 2)])

@@ -16,7 +16,9 @@ from lab.experiments.scaling import __main__ as scaling
 from lab.experiments.scaling.claims import claims
 from lab.experiments.scaling.law import Point, efficiency, fit, noise, points, summary
 from lab.net import Net, read_config
-from tests.lab.test_ablations import CPU, FOLDER, MODEL, arguments, one_thread, parcels  # noqa: F401
+from tests.lab.test_ablations import CPU, FOLDER, MODEL, arguments, parcels  # noqa: F401
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 ROOT = Path(__file__).parents[2]
 PAPER = {"hybrid": (2.2879, 0.0527), "mla": (2.3092, 0.0536)}
