@@ -39,6 +39,21 @@ def test_a_reading_comes_back_bit_for_bit(vault: Vault, fresh: Callable[[], Vaul
     assert other.head("t", "s").view == head.view
 
 
+def test_a_reading_opens_while_redis_can_write_nothing(
+    vault: Vault, fresh: Callable[[], Vault], client: redis.Redis
+) -> None:
+    _, manifest = vault.commit("t", opened(vault), draft(EMPTY, 700))
+    client.config_set("maxmemory", 1)
+    try:
+        other = fresh()
+        other.heads.touch("t", "s")
+        assert other.at("t", other.head("t", "s").view) == manifest and whole(other, manifest, seed=0)
+        with pytest.raises(redis.exceptions.ResponseError, match="OOM"):
+            other.heads.begin("t", "s")
+    finally:
+        client.config_set("maxmemory", 0)
+
+
 def test_whole_pages_are_written_once(vault: Vault, client: redis.Redis) -> None:
     head, one = vault.commit("t", opened(vault), draft(EMPTY, 700))
     before = set(blocks(client))
